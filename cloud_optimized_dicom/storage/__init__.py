@@ -1,0 +1,1 @@
+"""Where bytes live: one protocol, an adapter per kind of store.  Nothing here knows DICOM."""

@@ -1,0 +1,455 @@
+"""What the bucket store makes of failures, lost responses and late effects; on the strict server."""
+
+from __future__ import annotations
+
+import pickle
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.cloud import storage
+from google.oauth2.credentials import Credentials
+
+from cloud_optimized_dicom.errors import (
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    StorageError,
+    TransientStorageError,
+    WriteUnknownError,
+)
+from cloud_optimized_dicom.ranges import ByteRange
+from cloud_optimized_dicom.storage.base import ConcatSource
+from cloud_optimized_dicom.storage.gcs import GcsStore
+from cloud_optimized_dicom.storage.gcs_client import ClientRecipe
+from cloud_optimized_dicom.storage.gcs_media import Media
+from cloud_optimized_dicom.storage.payload import BytesPayload
+from cloud_optimized_dicom.storage.retry import RetryBudget, RetryPolicy
+from cloud_optimized_dicom.testing.gcs_server import Fault, FaultKind, GcsServer
+from cloud_optimized_dicom.testing.store_writes import LARGE_BYTES, content, pattern, put, put_over
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cloud_optimized_dicom.storage.base import ObjectInfo
+
+FEW = RetryPolicy(initial_seconds=0.001, maximum_seconds=0.002, attempts=4)
+
+
+@pytest.fixture(scope="module")
+def module_server() -> Iterator[GcsServer]:
+    """Give a server that only this module's tests make fail."""
+    with GcsServer() as server:
+        server.create_bucket("bucket")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(module_server: GcsServer) -> Any:
+    """Give a client of the server."""
+    return module_server.client()
+
+
+@pytest.fixture
+def server(module_server: GcsServer) -> Iterator[GcsServer]:
+    """Give the server without faults or records."""
+    yield module_server
+    module_server.clear_faults()
+    module_server.discard_late()
+    module_server.reset_counters()
+
+
+@pytest.fixture
+def store(server: GcsServer, client: Any) -> GcsStore:
+    """Return an empty store of little patience."""
+    server.reset_counters()
+    return GcsStore("bucket", uuid.uuid4().hex, client, retry=FEW)
+
+
+@dataclass(frozen=True)
+class Write:
+    """A kind of write: the operations it is made of on the server (the last one decides), and how to do it."""
+
+    operations: tuple[str, ...]
+    prepare: Callable[[GcsStore], ObjectInfo | None]
+    do: Callable[[GcsStore, ObjectInfo | None], ObjectInfo]
+    result: bytes
+
+
+def _replace(data: bytes) -> Callable[[GcsStore, ObjectInfo | None], ObjectInfo]:
+    def do(store: GcsStore, first: ObjectInfo | None) -> ObjectInfo:
+        assert first is not None
+        return store.replace("a", BytesPayload(data), version=first.version, write_id="mine")
+
+    return do
+
+
+def _append(store: GcsStore, first: ObjectInfo | None) -> ObjectInfo:
+    assert first is not None
+    sources = [ConcatSource("a", first.version), ConcatSource("a", first.version)]
+    return store.concat("a", sources, version=first.version, write_id="mine")
+
+
+LARGE = pattern(LARGE_BYTES)
+RESUMABLE = ("uploads.start", "uploads.finalize")
+WRITES = {
+    "create": Write(("objects.insert",), lambda _: None, lambda store, _: put(store, "a", b"small", "mine"), b"small"),
+    "create large": Write(RESUMABLE, lambda _: None, lambda store, _: put(store, "a", LARGE, "mine"), LARGE),
+    "replace": Write(("objects.insert",), lambda store: put(store, "a", b"old"), _replace(b"small"), b"small"),
+    "replace large": Write(RESUMABLE, lambda store: put(store, "a", b"old"), _replace(LARGE), LARGE),
+    "concat": Write(("objects.compose",), lambda store: put(store, "a", b"old"), _append, b"oldold"),
+}
+STEPS = [(name, operation) for name, write in WRITES.items() for operation in write.operations]
+PASSING_FAULTS = [
+    Fault(FaultKind.LOST_RESPONSE),
+    Fault(FaultKind.TRUNCATED_BODY),
+    Fault(FaultKind.RESET),
+    Fault(FaultKind.STATUS, status=503),
+    Fault(FaultKind.STATUS, status=500),
+    Fault(FaultKind.STATUS, status=429),
+    Fault(FaultKind.STATUS, status=408),
+    Fault(FaultKind.STATUS, status=412),
+    Fault(FaultKind.LATE),
+]
+
+
+def on(operation: str, fault: Fault, **changes: Any) -> Fault:
+    """Return a fault, of an operation."""
+    return Fault.parse(fault.as_json() | {"operation": operation} | changes)
+
+
+def label(value: object) -> str:
+    """Name a fault in a test's id."""
+    if not isinstance(value, Fault):
+        return str(value)
+    return f"{value.status}" if value.kind is FaultKind.STATUS else value.kind.value
+
+
+class TestWrites:
+    """Conditional writes."""
+
+    @pytest.mark.parametrize("fault", PASSING_FAULTS, ids=label)
+    @pytest.mark.parametrize(("name", "operation"), STEPS)
+    def test_passing_failure(self, store: GcsStore, server: GcsServer, name: str, operation: str, fault: Fault) -> None:
+        """A write during which something fails, before or after it took effect, succeeds and takes effect once."""
+        write = WRITES[name]
+        before = write.prepare(store)
+        server.inject(on(operation, fault))
+        info = write.do(store, before)
+        assert content(store, "a") == write.result
+        server.release_late()
+        assert store.stat("a") == info
+        assert info.write_id == "mine"
+
+    @pytest.mark.parametrize("fault", PASSING_FAULTS[:1], ids=label)
+    @pytest.mark.parametrize(("name", "operation"), STEPS)
+    def test_outcome_that_cannot_be_read_back(
+        self, store: GcsStore, server: GcsServer, name: str, operation: str, fault: Fault
+    ) -> None:
+        """A write whose response is lost while nothing can be read back either raises an error that carries its id."""
+        write = WRITES[name]
+        before = write.prepare(store)
+        server.inject(
+            on(operation, fault),
+            on("uploads.query", fault, times=None),
+            Fault(FaultKind.RESET, "objects.get", times=None),
+        )
+        if operation == "uploads.start":
+            assert write.do(store, before).write_id == "mine"  # beginning a session has no effect to be in doubt of
+            return
+        with pytest.raises(WriteUnknownError) as caught:
+            write.do(store, before)
+        assert caught.value.write_id == "mine"
+        server.clear_faults()
+        assert content(store, "a") == write.result
+
+    @pytest.mark.parametrize("name", WRITES)
+    def test_server_that_stays_down(self, store: GcsStore, server: GcsServer, name: str) -> None:
+        """A write that fails to the end cannot be known to have failed."""
+        before = WRITES[name].prepare(store)
+        server.inject(on(WRITES[name].operations[0], Fault(FaultKind.STATUS, status=503), times=None))
+        with pytest.raises(WriteUnknownError):
+            WRITES[name].do(store, before)
+        assert store.find("a") == before
+
+    @pytest.mark.parametrize("name", WRITES)
+    def test_server_that_is_always_busy(self, store: GcsStore, server: GcsServer, name: str) -> None:
+        """A write that was only ever told to come later is known not to have happened."""
+        before = WRITES[name].prepare(store)
+        server.inject(on(WRITES[name].operations[0], Fault(FaultKind.STATUS, status=429), times=None))
+        with pytest.raises(TransientStorageError):
+            WRITES[name].do(store, before)
+        assert store.find("a") == before
+
+    @pytest.mark.parametrize("status", [401, 403])
+    @pytest.mark.parametrize("name", WRITES)
+    def test_no_permission(self, store: GcsStore, server: GcsServer, name: str, status: int) -> None:
+        """A write that is not allowed says so at once."""
+        before = WRITES[name].prepare(store)
+        server.inject(on(WRITES[name].operations[0], Fault(FaultKind.STATUS, status=status), times=None))
+        server.reset_counters()
+        with pytest.raises(PermissionDeniedError):
+            WRITES[name].do(store, before)
+        assert len(server.counters()) == 1
+
+    @pytest.mark.parametrize("name", WRITES)
+    def test_permission_lost_while_in_doubt(self, store: GcsStore, server: GcsServer, name: str) -> None:
+        """A lost response followed by a refusal for another reason leaves the outcome unknown."""
+        before = WRITES[name].prepare(store)
+        operation = WRITES[name].operations[-1]
+        server.inject(
+            on(operation, Fault(FaultKind.LOST_RESPONSE)),
+            on(operation, Fault(FaultKind.STATUS, status=403)),
+            Fault(FaultKind.STATUS, "uploads.*", status=403, skip=1, times=None),
+        )
+        with pytest.raises(WriteUnknownError):
+            WRITES[name].do(store, before)
+
+    @pytest.mark.parametrize("name", WRITES)
+    def test_busy_server_while_in_doubt(self, store: GcsStore, server: GcsServer, name: str) -> None:
+        """A lost response followed by nothing but "come later" leaves the outcome unknown."""
+        before = WRITES[name].prepare(store)
+        server.inject(
+            on(WRITES[name].operations[-1], Fault(FaultKind.LOST_RESPONSE)),
+            Fault(FaultKind.STATUS, "uploads.*", status=429, skip=1, times=None),
+            Fault(FaultKind.STATUS, "objects.*", status=429, times=None),
+        )
+        with pytest.raises(WriteUnknownError):
+            WRITES[name].do(store, before)
+
+    @pytest.mark.parametrize("name", WRITES)
+    def test_timeout_of_a_request_that_lands_later(self, server: GcsServer, client: Any, name: str) -> None:
+        """A request that the server takes up after we stopped waiting does no harm to what the repeated one did."""
+        store = GcsStore("bucket", uuid.uuid4().hex, client, retry=FEW, timeout_seconds=0.3)
+        before = WRITES[name].prepare(store)
+        server.inject(on(WRITES[name].operations[-1], Fault(FaultKind.STALL_BEFORE, seconds=0.5)))
+        info = WRITES[name].do(store, before)
+        assert store.stat("a") == info
+        assert content(store, "a") == WRITES[name].result
+
+    def test_refusal_that_is_real(self, store: GcsStore, server: GcsServer) -> None:
+        """A clean refusal is read back once, and then believed."""
+        put(store, "a", b"theirs")
+        server.reset_counters()
+        with pytest.raises(PreconditionFailedError):
+            put(store, "a", b"ours")
+        assert [record.operation for record in server.counters()] == ["objects.insert", "objects.get"]
+
+    def test_refusal_after_a_lost_response_that_was_overwritten(self, store: GcsStore, server: GcsServer) -> None:
+        """A write that never landed, refused because of somebody else's, is refused, not unknown."""
+        first = put(store, "a", b"first")
+        put_over(store, "a", b"theirs", first.version)
+        server.inject(Fault(FaultKind.RESET, "objects.insert"))
+        with pytest.raises(PreconditionFailedError):
+            put_over(store, "a", b"ours", first.version)
+        assert content(store, "a") == b"theirs"
+
+    def test_upload_is_resumed_where_it_broke(self, store: GcsStore, server: GcsServer, client: Any) -> None:
+        """Of an upload that broke, only what the server does not have is sent again."""
+        blob = client.bucket("bucket").blob(f"{store.url.rpartition('/')[2]}/a")
+        blob.metadata = {"cod-write-id": "mine"}
+        session_url = blob.create_resumable_upload_session(size=LARGE_BYTES, if_generation_match=0)
+        first = 4 << 20
+        client._http.put(
+            session_url, data=LARGE[:first], headers={"Content-Range": f"bytes 0-{first - 1}/{LARGE_BYTES}"}
+        )
+        server.inject(Fault(FaultKind.STATUS, "uploads.start"), Fault(FaultKind.STATUS, "uploads.finalize"))
+        server.reset_counters()
+        Media(client, 10).upload(store.url_of("a"), session_url, BytesPayload(LARGE), RetryBudget(FEW))
+        sent = [record.bytes_in for record in server.counters()]
+        assert sent == [LARGE_BYTES, 0, LARGE_BYTES - first]
+        assert content(store, "a") == LARGE
+
+    def test_upload_session_that_is_gone(self, store: GcsStore, server: GcsServer) -> None:
+        """An upload session that the server forgot is begun anew."""
+        server.inject(Fault(FaultKind.STATUS, "uploads.finalize", status=410))
+        info = put(store, "a", LARGE)
+        assert [record.operation for record in server.counters()].count("uploads.start") == 2
+        assert store.stat("a") == info
+
+
+class TestDelete:
+    """Deletes."""
+
+    @pytest.mark.parametrize("fault", [*PASSING_FAULTS[:-2]], ids=label)
+    @pytest.mark.parametrize("conditional", [True, False])
+    def test_passing_failure(self, store: GcsStore, server: GcsServer, fault: Fault, conditional: bool) -> None:
+        """A delete whose response is lost, or that fails at first, has deleted."""
+        info = put(store, "a")
+        server.inject(on("objects.delete", fault))
+        store.delete("a", version=info.version if conditional else None)
+        assert store.find("a") is None
+
+    def test_spurious_refusal(self, store: GcsStore, server: GcsServer) -> None:
+        """A refusal although the object is at the named version is not believed."""
+        info = put(store, "a")
+        server.inject(Fault(FaultKind.STATUS, "objects.delete", status=412))
+        store.delete("a", version=info.version)
+        assert store.find("a") is None
+
+    def test_late_delete_spares_a_new_object(self, store: GcsStore, server: GcsServer) -> None:
+        """A conditional delete that lands late does not delete what was created since."""
+        info = put(store, "a")
+        server.inject(Fault(FaultKind.LATE, "objects.delete"))
+        store.delete("a", version=info.version)
+        again = put(store, "a", b"new")
+        server.release_late()
+        assert store.stat("a") == again
+
+
+READS: dict[str, tuple[str, Callable[[GcsStore], bytes]]] = {
+    "read_object": ("objects.download", lambda store: store.read_object("a").data),
+    "read": ("objects.download", lambda store: store.read("a", ByteRange(0, LARGE_BYTES))),
+    "iter_chunks": ("objects.download", lambda store: b"".join(store.iter_chunks("a"))),
+    "stat": ("objects.get", lambda store: bytes(store.stat("a").size)),
+    "list": ("objects.list", lambda store: bytes(sum(info.size for info in store.list()))),
+}
+
+
+class TestReads:
+    """Reads."""
+
+    @pytest.mark.parametrize("fault", PASSING_FAULTS[:-2], ids=label)
+    @pytest.mark.parametrize("how", READS)
+    def test_passing_failure(self, store: GcsStore, server: GcsServer, how: str, fault: Fault) -> None:
+        """A read that fails at first, or breaks in the middle, gives all the bytes and only those."""
+        put(store, "a", LARGE)
+        operation, read = READS[how]
+        server.inject(on(operation, fault))
+        data = read(store)
+        assert len(data) == LARGE_BYTES
+        assert data == LARGE or operation != "objects.download"
+
+    @pytest.mark.parametrize("how", READS)
+    @pytest.mark.parametrize("kind", [FaultKind.RESET, FaultKind.TRUNCATED_BODY, FaultKind.STATUS])
+    def test_server_that_stays_down(self, store: GcsStore, server: GcsServer, how: str, kind: FaultKind) -> None:
+        """A read that fails to the end raises, and gives no short data."""
+        put(store, "a", LARGE)
+        operation, read = READS[how]
+        server.inject(Fault(kind, operation, times=None, keep_bytes=0))
+        with pytest.raises(TransientStorageError):
+            read(store)
+
+    @pytest.mark.parametrize("how", READS)
+    def test_no_permission(self, store: GcsStore, server: GcsServer, how: str) -> None:
+        """A read that is not allowed says so at once."""
+        put(store, "a", b"x")
+        server.inject(Fault(FaultKind.STATUS, READS[how][0], status=403, times=None))
+        server.reset_counters()
+        with pytest.raises(PermissionDeniedError):
+            READS[how][1](store)
+        assert len(server.counters()) == 1
+
+    def test_broken_stream_is_taken_up_where_it_broke(self, store: GcsStore, server: GcsServer) -> None:
+        """A stream that breaks asks for the rest only."""
+        put(store, "a", LARGE)
+        server.reset_counters()
+        server.inject(Fault(FaultKind.TRUNCATED_BODY, "objects.download", keep_bytes=5 << 20))
+        assert b"".join(store.iter_chunks("a")) == LARGE
+        first, second = server.counters()
+        assert first.bytes_out == 5 << 20
+        assert second.bytes_out <= LARGE_BYTES - (4 << 20)
+
+    def test_broken_stream_never_mixes_versions(self, store: GcsStore, server: GcsServer) -> None:
+        """A stream that breaks after the object was replaced ends with an error, not with the new object's bytes."""
+        info = put(store, "a", LARGE)
+        server.inject(Fault(FaultKind.TRUNCATED_BODY, "objects.download", keep_bytes=5 << 20))
+        stream = store.iter_chunks("a")
+        next(stream)
+        put_over(store, "a", LARGE[::-1], info.version)
+        with pytest.raises(ObjectNotFoundError):
+            list(stream)
+
+
+class TestRequests:
+    """What each verb costs."""
+
+    @pytest.mark.parametrize(
+        ("do", "operations"),
+        [
+            (lambda store: put(store, "b", b"x"), ["objects.insert"]),
+            (lambda store: put(store, "b", LARGE), ["uploads.start", "uploads.finalize"]),
+            (lambda store: store.concat("b", [ConcatSource("a")], version=None, write_id="w"), ["objects.compose"]),
+            (lambda store: store.delete("a"), ["objects.delete"]),
+            (lambda store: store.stat("a"), ["objects.get"]),
+            (lambda store: store.find("nothing"), ["objects.get"]),
+            (lambda store: store.read_object("a"), ["objects.download"]),
+            (lambda store: store.read("a", ByteRange(1, 2)), ["objects.download"]),
+            (lambda store: store.read_ranges("a", [ByteRange(1, 2), ByteRange(5, 6)]), ["objects.download"] * 2),
+            (lambda store: list(store.iter_chunks("a")), ["objects.download"]),
+            (lambda store: list(store.list()), ["objects.list"]),
+            (lambda store: list(store.list_folders()), ["objects.list"]),
+        ],
+    )
+    def test_requests_of_a_verb(
+        self, store: GcsStore, server: GcsServer, do: Callable[[GcsStore], object], operations: list[str]
+    ) -> None:
+        """Every verb is one request, but a large upload two, and a list one a page."""
+        put(store, "a", LARGE)
+        server.reset_counters()
+        do(store)
+        assert [record.operation for record in server.counters()] == operations
+
+    def test_large_transfers_move_each_byte_once(self, store: GcsStore, server: GcsServer) -> None:
+        """Uploading and streaming an object move its bytes and no more."""
+        put(store, "a", LARGE)
+        list(store.iter_chunks("a"))
+        assert sum(record.bytes_in for record in server.counters()) < LARGE_BYTES + 1000
+        assert sum(record.bytes_out for record in server.counters()) < LARGE_BYTES + 3000
+
+    def test_list_of_several_pages(self, store: GcsStore, server: GcsServer) -> None:
+        """A list longer than a page is complete and in order, and a page that fails is asked for again."""
+        names = [f"{number:04}" for number in range(1001)]
+        part = put(store, "part", b"x")
+        for name in names:
+            store.concat(f"n/{name}/x", [ConcatSource(part.name)], version=None, write_id=name)
+        server.reset_counters()
+        server.inject(Fault(FaultKind.STATUS, "objects.list", skip=1))
+        assert [info.name for info in store.list("n/")] == [f"n/{name}/x" for name in names]
+        assert len(server.counters()) == 3
+        assert list(store.list_folders("n/")) == [f"n/{name}/" for name in names]
+
+
+def test_missing_bucket(client: Any) -> None:
+    """A bucket that does not exist holds nothing, and a write says what is missing."""
+    store = GcsStore("no-such-bucket", "x", client, retry=FEW)
+    assert store.find("a") is None
+    for data in (b"x", LARGE):
+        with pytest.raises(StorageError, match="no such bucket"):
+            put(store, "a", data)
+
+
+def test_no_server() -> None:
+    """A server that does not listen is a failure that may pass."""
+    store = GcsStore("bucket", "x", ClientRecipe("test", "http://127.0.0.1:9", anonymous=True).make(), retry=FEW)
+    with pytest.raises(TransientStorageError):
+        store.stat("a")
+    with pytest.raises(WriteUnknownError):
+        put(store, "a")
+
+
+def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without credentials is not permitted; the error comes with the first request."""
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/credentials.json")
+    store = GcsStore("bucket", "x", retry=FEW)
+    with pytest.raises(PermissionDeniedError):
+        store.stat("a")
+
+
+def test_pickle_holds_no_credentials() -> None:
+    """A store that was given a client with credentials pickles without them, and keeps project and endpoint."""
+    secret = Credentials(token="a-secret-token")  # type: ignore[no-untyped-call]
+    client = storage.Client(project="p", credentials=secret, client_options={"api_endpoint": "http://127.0.0.1:9"})
+    pickled = pickle.dumps(GcsStore("bucket", "x", client))
+    assert b"a-secret-token" not in pickled
+    assert pickle.loads(pickled).url == "gs://bucket/x"
+    assert ClientRecipe.of(client) == ClientRecipe("p", "http://127.0.0.1:9", anonymous=False)
+
+
+@pytest.mark.parametrize("version", ["f-1-2-3", "", "-1"])
+def test_version_of_another_store(store: GcsStore, version: str) -> None:
+    """What is not a generation is refused before it is sent."""
+    with pytest.raises(StorageError, match="generation"):
+        store.read("a", ByteRange(0, 1), version=version)
