@@ -1,0 +1,1 @@
+"""One DICOM file: what it is, where its frames lie, what its header says.  Pure on streams."""
