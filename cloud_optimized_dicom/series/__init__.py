@@ -1,0 +1,1 @@
+"""One series: reading it, changing it in a transaction, committing, recovering, verifying."""

@@ -1,0 +1,349 @@
+"""Decide, then do: the five steps of a commit (design page *Locks and commits*).
+
+All bytes go up first, out of sight.  One conditional write, the intent in the lock blob, decides.  What is left after
+it can be done by anybody, any number of times, with the same result; :func:`finish` is that part, for the writer itself
+and for every successor.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cloud_optimized_dicom.checksum import combine_all, crc32c
+from cloud_optimized_dicom.errors import (
+    CODObjectNotFoundError,
+    CommitUnknownError,
+    ConflictError,
+    LockVerificationError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    StorageError,
+    TarValidationError,
+    WriteUnknownError,
+)
+from cloud_optimized_dicom.format.metadata.document import COMMITS_KEPT, Change, SeriesDocument
+from cloud_optimized_dicom.lock.record import Intent, ObjectState, TarResult, parse_lock
+from cloud_optimized_dicom.model import TarState
+from cloud_optimized_dicom.series.reader import read_document
+from cloud_optimized_dicom.series.state import tar_crc32c
+from cloud_optimized_dicom.storage.base import Attributes, ConcatSource, new_write_id
+from cloud_optimized_dicom.storage.payload import BytesPayload
+
+if TYPE_CHECKING:
+    from cloud_optimized_dicom.lock.lease import SeriesLock
+    from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
+    from cloud_optimized_dicom.storage.payload import Payload
+    from cloud_optimized_dicom.uids import SeriesKey
+
+_log = logging.getLogger(__name__)
+TAR = Attributes(content_type="application/x-tar")
+METADATA = Attributes(content_type="application/json", content_encoding="gzip")
+
+
+@dataclass(frozen=True)
+class TarPlan:
+    """The tar that a commit makes.
+
+    Parameters
+    ----------
+    keep
+        Whether the present tar comes first, as it is (an append).
+    segments
+        The bytes to stage, in order.
+    """
+
+    keep: bool
+    segments: tuple[Payload, ...]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The state that a change is made for, as the holder of the lock found it; None stands for an absent object.
+
+    Parameters
+    ----------
+    adopted
+        The tar, where the document does not name it yet: a copied store, or an older writer's.  The next commit records
+        it, whatever else it does.
+    """
+
+    document: SeriesDocument
+    metadata: ObjectState | None
+    tar: ObjectInfo | None
+    adopted: ObjectState | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """A series as its objects in a store."""
+
+    store: ObjectStore
+    key: SeriesKey
+
+    @property
+    def tar_uri(self) -> str:
+        """Where the tar is."""
+        return self.store.url_of(self.key.tar)
+
+    def tar_crc32c(self, tar: ObjectInfo) -> int:
+        """Return the CRC32C of the tar in the state given."""
+        return tar_crc32c(self.store, self.key, tar)
+
+
+def commit(series: Series, lock: SeriesLock, base: Base, plan: TarPlan | None, change: Change) -> SeriesDocument:
+    """Make one change visible; return the document that holds it.
+
+    Parameters
+    ----------
+    lock
+        Held, without an intent in it.  It is released by a success, and by every failure before the decision; it stays,
+        as the recovery record, after a failure behind the decision.
+    plan
+        None where the tar stays as it is.
+
+    Raises
+    ------
+    LockVerificationError
+        If the lock was lost before the decision: nothing visible has changed, then or later.
+    CommitUnknownError
+        If it cannot be known whether the decision landed.
+    ConflictError
+        If a writer outside the protocol changed the series between our reading and our writing.
+    StorageError
+        If the store failed.  Before the decision nothing has changed; behind it the next writer finishes the commit.
+    """
+    write_id = new_write_id()
+    names = [series.key.segment(write_id, number) for number in range(len(plan.segments) if plan else 0)]
+    uri = series.store.url_of(series.key.folder)
+    try:
+        if plan is not None:
+            _stage(series, lock, base, plan, names)
+        intent = _intent(series, base, plan, names, change, write_id)
+    except WriteUnknownError as error:
+        lock.abandon()  # a segment may still land: whoever sweeps next must find a lock that says so
+        raise CommitUnknownError(uri, write_id) from error
+    except BaseException:
+        lock.release(tidy=names)
+        raise
+    try:
+        decided_here = _decide(series, lock, intent)
+    except LockVerificationError:
+        lock.release(tidy=names)
+        raise
+    except StorageError as error:
+        lock.abandon()
+        raise CommitUnknownError(uri, write_id) from error
+    except BaseException:
+        lock.abandon()  # interrupted, perhaps behind the decision: its segments must stay
+        raise
+    document = _carry_out(series, lock, intent, base.document if decided_here else None)
+    lock.release(tidy=names)
+    return document
+
+
+def _carry_out(series: Series, lock: SeriesLock, intent: Intent, document: SeriesDocument | None) -> SeriesDocument:
+    lock.stop_renewing()  # losing the lock costs nothing any more
+    try:
+        after = finish(series, intent, document) if document is not None else None
+        return after if after is not None else _committed_by_successor(series, intent)
+    except BaseException:
+        lock.abandon()
+        raise
+
+
+# -- step 1
+
+
+def _stage(series: Series, lock: SeriesLock, base: Base, plan: TarPlan, names: list[str]) -> None:
+    # Sources of a concatenation must be of one storage class: that of the tar, where there is one.
+    attributes = replace(TAR, storage_class=base.tar.storage_class if base.tar else None)
+    for name, segment in zip(names, plan.segments, strict=True):
+        lock.check()  # what is staged after the lock was lost, nobody would sweep
+        series.store.create(name, segment, write_id=new_write_id(), attributes=attributes)
+
+
+def _intent(
+    series: Series, base: Base, plan: TarPlan | None, names: list[str], change: Change, write_id: str
+) -> Intent:
+    if plan is None:
+        return Intent(write_id, base.metadata, base.adopted, (), None, change, base.document.hashed_uids)
+    tar = base.tar
+    base_tar = ObjectState(tar.version, tar.size, series.tar_crc32c(tar)) if tar else None
+    sources = [ConcatSource(name) for name in names]
+    parts = [(segment.crc32c, segment.size) for segment in plan.segments]
+    if plan.keep and base_tar is not None:
+        sources.insert(0, ConcatSource(series.key.tar, base_tar.version))
+        parts.insert(0, (base_tar.crc32c or 0, base_tar.size))
+    crc, size = combine_all(parts)
+    result = TarResult(size, crc, tar.storage_class if tar else None)
+    return Intent(write_id, base.metadata, base_tar, tuple(sources), result, change, base.document.hashed_uids)
+
+
+# -- step 2
+
+
+def _decide(series: Series, lock: SeriesLock, intent: Intent) -> bool:
+    """Write the intent; return False where it turns out that it was decided and a successor has it."""
+    try:
+        lock.decide(intent)
+    except LockVerificationError:
+        # A lost response may hide that we had decided before the takeover.  First the lock, then the document: the
+        # other way round a successor could move the intent from one to the other between the two looks.
+        if _in_lock(series, intent) or _in_document(series, intent):
+            return False
+        raise
+    return True
+
+
+def _in_lock(series: Series, intent: Intent) -> bool:
+    try:
+        found = series.store.read_object(series.key.lock)
+    except ObjectNotFoundError:
+        return False
+    present = parse_lock(series.store.url_of(series.key.lock), found.data).intent
+    return present is not None and present.write_id == intent.write_id
+
+
+def _in_document(series: Series, intent: Intent) -> bool:
+    """Return whether the document's log names the intent; raise if it cannot say any more."""
+    try:
+        document, version = read_document(series.store, series.key)
+    except CODObjectNotFoundError:
+        return False
+    if intent.write_id in document.commits:
+        return True
+    moved_on = intent.base_metadata is None or version != intent.base_metadata.version
+    if moved_on and len(document.commits) >= COMMITS_KEPT:
+        raise CommitUnknownError(series.store.url_of(series.key.folder), intent.write_id)
+    return False
+
+
+def _committed_by_successor(series: Series, intent: Intent) -> SeriesDocument:
+    """Return the present document of a series whose commit somebody else finished for us."""
+    if _in_document(series, intent):
+        return read_document(series.store, series.key)[0]
+    if _in_lock(series, intent):
+        return read_document(series.store, series.key)[0]  # decided; the holder of the lock finishes it
+    if _in_document(series, intent):  # finished between the two looks
+        return read_document(series.store, series.key)[0]
+    raise ConflictError(series.store.url_of(series.key.folder), "metadata or tar changed without a commit of ours")
+
+
+# -- steps 3 and 4
+
+
+def finish(series: Series, intent: Intent, document: SeriesDocument | None = None) -> SeriesDocument | None:
+    """Do what an intent decided: the tar, then the metadata.  Idempotent, and fenced by the versions it was made for.
+
+    Parameters
+    ----------
+    document
+        The document at the intent's base, where the caller has it; otherwise it is read.
+
+    Returns
+    -------
+    SeriesDocument or None
+        The document written, or None where a successor has done all this already.
+    """
+    tar = _adopted(intent)
+    if intent.result is not None:
+        tar = _finish_tar(series, intent, intent.result)
+        if tar is None:
+            return None
+    if document is None:
+        document = _base_document(series, intent)
+        if document is None:
+            return None
+    after = document.applied(intent.change, tar, intent.write_id)
+    return after if _write_metadata(series, intent, after) else None
+
+
+def _adopted(intent: Intent) -> TarState | None:
+    """Return the state to record of a tar that stays as it is; None where the document has it already."""
+    base = intent.base_tar
+    return TarState(base.version, base.size, base.crc32c or 0) if base is not None else None
+
+
+def _finish_tar(series: Series, intent: Intent, result: TarResult) -> TarState | None:
+    version = intent.base_tar.version if intent.base_tar else None
+    try:
+        info = series.store.concat(
+            series.key.tar,
+            intent.sources,
+            version=version,
+            write_id=intent.write_id,
+            attributes=replace(TAR, storage_class=result.storage_class),
+        )
+    except (PreconditionFailedError, ObjectNotFoundError) as error:
+        present = series.store.find(series.key.tar)
+        if present is None or (present.size, series.tar_crc32c(present)) != (result.size, result.crc32c):
+            if isinstance(error, ObjectNotFoundError) and (present.version if present else None) == version:
+                raise _vanished(series, intent) from error
+            return None
+        info = present
+    if (info.size, series.tar_crc32c(info)) != (result.size, result.crc32c):
+        raise _quarantined(series, f"commit {intent.write_id} made a tar with another size or CRC32C than it decided")
+    return TarState(info.version, result.size, result.crc32c)
+
+
+def _base_document(series: Series, intent: Intent) -> SeriesDocument | None:
+    """Return the document that the intent was made for, or None if the series has moved on from it."""
+    try:
+        document, version = read_document(series.store, series.key)
+    except CODObjectNotFoundError:
+        if intent.base_metadata is not None:
+            return None
+        uri = series.store.url_of(series.key.metadata)
+        return SeriesDocument.empty(uri, series.key, hashed_uids=intent.hashed_uids)
+    if intent.base_metadata is None or version != intent.base_metadata.version:
+        return None
+    return document
+
+
+def _write_metadata(series: Series, intent: Intent, document: SeriesDocument) -> bool:
+    payload = BytesPayload(document.dump())
+    write_id, name = intent.write_id, series.key.metadata
+    try:
+        if intent.base_metadata is None:
+            series.store.create(name, payload, write_id=write_id, attributes=METADATA)
+        else:
+            version = intent.base_metadata.version
+            series.store.replace(name, payload, version=version, write_id=write_id, attributes=METADATA)
+    except (PreconditionFailedError, ObjectNotFoundError):
+        return False
+    return True
+
+
+# -- what must not happen
+
+
+def _vanished(series: Series, intent: Intent) -> TarValidationError:
+    return _quarantined(series, f"a staged segment of the decided commit {intent.write_id} has vanished")
+
+
+def _quarantined(series: Series, reason: str) -> TarValidationError:
+    quarantine(series, reason)
+    return TarValidationError(series.tar_uri, reason)
+
+
+def quarantine(series: Series, reason: str) -> None:
+    """Leave an error.log, so that writers stop until somebody has looked; a log that is there already stays."""
+    _log.error("quarantined %s: %s", series.store.url_of(series.key.folder), reason)
+    try:
+        series.store.create(
+            series.key.error_log,
+            BytesPayload(reason.encode("utf-8")),
+            write_id=new_write_id(),
+            attributes=Attributes(content_type="text/plain"),
+        )
+    except PreconditionFailedError:
+        return
+    except StorageError as error:
+        _log.warning("could not write %s: %s", series.key.error_log, type(error).__name__)
+
+
+def metadata_state(data: bytes, version: str) -> ObjectState:
+    """Return the state of a metadata.json whose bytes were read."""
+    return ObjectState(version, len(data), crc32c(data))

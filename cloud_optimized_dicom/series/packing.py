@@ -1,0 +1,147 @@
+"""A new tar, planned as payloads: what is kept of the old one, what is new, and every CRC32C before a byte is read."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from cloud_optimized_dicom.format.metadata.record import dump_record, moved
+from cloud_optimized_dicom.format.tar import BLOCK_BYTES, member_header, padding_bytes
+from cloud_optimized_dicom.ranges import ByteRange
+from cloud_optimized_dicom.series.files import RangeFile
+from cloud_optimized_dicom.storage.payload import BytesPayload, ChainPayload
+from cloud_optimized_dicom.uids import member_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from cloud_optimized_dicom.model import InstanceRecord
+    from cloud_optimized_dicom.storage.base import ObjectStore
+    from cloud_optimized_dicom.storage.payload import Payload
+
+SEGMENT_BYTES = 256 << 20
+"""How large a staged segment gets before the next one starts (a single instance is never split)."""
+
+MAX_SEGMENTS = 31
+"""One of the 32 sources of a concatenation is the tar itself."""
+
+_WINDOW_BYTES = 16 << 20
+_WINDOWS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class NewMember:
+    """An instance on its way in.
+
+    Parameters
+    ----------
+    record
+        Complete but for its place in the tar.
+    payload
+        The DICOM file.
+    """
+
+    record: InstanceRecord
+    payload: Payload
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Members laid out in a tar: the bytes as parts of about a segment each, and the records with their places."""
+
+    segments: tuple[Payload, ...]
+    records: Mapping[str, dict[str, Any]]
+
+
+class TarWindow:
+    """The old tar, read once from front to back in blocks however many slices of it are asked for."""
+
+    def __init__(self, store: ObjectStore, name: str, version: str | None, size: int) -> None:
+        self._store, self._name, self._version, self._size = store, name, version, size
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    def read(self, span: ByteRange) -> bytes:
+        """Return the bytes of a span of at most a few blocks."""
+        first, last = span.start // _WINDOW_BYTES, max(span.start, span.stop - 1) // _WINDOW_BYTES
+        data = b"".join(self._block(number) for number in range(first, last + 1))
+        return data[span.start - first * _WINDOW_BYTES : span.stop - first * _WINDOW_BYTES]
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._blocks:
+            span = ByteRange(number * _WINDOW_BYTES, min(self._size, (number + 1) * _WINDOW_BYTES))
+            self._blocks[number] = self._store.read(self._name, span, version=self._version)
+            if len(self._blocks) > _WINDOWS_KEPT:
+                self._blocks.popitem(last=False)
+        return self._blocks[number]
+
+
+@dataclass(frozen=True)
+class SlicePayload:
+    """A range of the old tar whose CRC32C is on record: damage is found by the store that receives it."""
+
+    window: TarWindow = field(repr=False)
+    span: ByteRange
+    crc32c: int
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return len(self.span)
+
+    def open(self) -> BinaryIO:
+        """Return a new reader."""
+        start = self.span.start
+        raw = RangeFile(lambda part: self.window.read(part.shifted(start)), self.size, 1 << 20)
+        return io.BufferedReader(raw, 1 << 20)
+
+
+def member_payload(record: InstanceRecord, data: Payload) -> ChainPayload:
+    """Return one whole member: header block, the file, zeros up to the next block."""
+    header = BytesPayload(member_header(member_name(record.name_uid), record.size))
+    zeros = padding_bytes(record.size)
+    parts = (header, data, BytesPayload(bytes(zeros))) if zeros else (header, data)
+    return ChainPayload(parts)
+
+
+def pack_new(members: Iterable[NewMember], start: int) -> Packed:
+    """Lay out new members from `start` (a multiple of 512) of the tar."""
+    payloads: list[Payload] = []
+    records: dict[str, dict[str, Any]] = {}
+    for member in members:
+        record = replace(member.record, start=start + BLOCK_BYTES)
+        payload = member_payload(record, member.payload)
+        records[record.name_uid] = dump_record(record)
+        payloads.append(payload)
+        start += payload.size
+    return Packed(segmented(payloads), records)
+
+
+def pack_kept(
+    kept: Sequence[tuple[InstanceRecord, Mapping[str, Any]]], window: TarWindow
+) -> tuple[list[Payload], dict[str, dict[str, Any]]]:
+    """Lay out instances of the old tar anew from 0: payloads in order, and the moved records."""
+    payloads: list[Payload] = []
+    records: dict[str, dict[str, Any]] = {}
+    start = 0
+    for record, raw in kept:
+        payload = member_payload(record, SlicePayload(window, record.span, record.crc32c))
+        records[record.name_uid] = moved(raw, start + BLOCK_BYTES)
+        payloads.append(payload)
+        start += payload.size
+    return payloads, records
+
+
+def segmented(payloads: Sequence[Payload]) -> tuple[Payload, ...]:
+    """Group payloads, in order, into at most 31 segments of about equal size."""
+    limit = max(SEGMENT_BYTES, sum(payload.size for payload in payloads) // (MAX_SEGMENTS - 1))
+    groups: list[list[Payload]] = []
+    size = 0
+    for payload in payloads:
+        if not groups or (size + payload.size > limit and len(groups) < MAX_SEGMENTS):
+            groups.append([])
+            size = 0
+        groups[-1].append(payload)
+        size += payload.size
+    return tuple(ChainPayload(tuple(group)) for group in groups)

@@ -1,0 +1,232 @@
+"""Reading one series: one request for its document, then exactly the bytes that are asked for."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from cloud_optimized_dicom import checksum
+from cloud_optimized_dicom.errors import (
+    CODObjectNotFoundError,
+    HashMismatchError,
+    ObjectNotFoundError,
+    StaleReadError,
+    TarMissingInstanceError,
+    TarValidationError,
+)
+from cloud_optimized_dicom.format.metadata.document import SeriesDocument, parse_document
+from cloud_optimized_dicom.lock.record import Intent, LockRecord, parse_lock
+from cloud_optimized_dicom.model import InstanceRecord, TarState
+from cloud_optimized_dicom.ranges import ByteRange
+from cloud_optimized_dicom.series.files import open_range_file
+from cloud_optimized_dicom.series.state import tar_crc32c
+from cloud_optimized_dicom.uids import member_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
+    from cloud_optimized_dicom.uids import SeriesKey
+
+_REFRESHES = 6
+_PAUSE_SECONDS = 0.2
+
+
+class _Look(NamedTuple):
+    """One sight of a series; `document` is None where metadata and tar do not agree and no intent explains it."""
+
+    document: SeriesDocument | None
+    metadata_version: str
+    tar_version: str
+    locked: bool = False
+
+
+class SeriesReader:
+    """A series as one document describes it.
+
+    Notes
+    -----
+    Reads are pinned to the tar's recorded generation, so they see one state of the series.  When that generation is
+    gone, the document is read anew: an instance that is still the same is read at its new place, silently; one that was
+    removed or changed raises `StaleReadError`.  Series of older writers record no generation and are read unpinned.
+    """
+
+    def __init__(self, store: ObjectStore, key: SeriesKey, document: SeriesDocument, metadata_version: str) -> None:
+        self.store, self.key = store, key
+        self.document = document
+        self.metadata_version = metadata_version
+        self._generation = document.tar.generation if document.tar else None
+
+    @classmethod
+    def open(cls, store: ObjectStore, key: SeriesKey) -> SeriesReader:
+        """Read the document of a series: one request.
+
+        Raises
+        ------
+        CODObjectNotFoundError
+            If there is no such series.
+        MetadataError, UnsupportedVersionError
+            If the document cannot be understood.
+        """
+        document, version = read_document(store, key)
+        return cls(store, key, document, version)
+
+    @property
+    def generation(self) -> str | None:
+        """The version of the tar that reads are pinned to; None for a series of an older writer."""
+        return self._generation
+
+    @property
+    def tar_uri(self) -> str:
+        """Where the tar is."""
+        return self.store.url_of(self.key.tar)
+
+    # -- bytes of an instance
+
+    def read_spans(self, record: InstanceRecord, spans: Sequence[ByteRange]) -> list[bytes]:
+        """Read ranges of one instance's file, in the order given.
+
+        Raises
+        ------
+        StaleReadError
+            If the instance was removed or changed meanwhile.
+        TarMissingInstanceError
+            If the tar is shorter than the document says.
+        """
+        seen = record
+        for _ in range(_REFRESHES):
+            try:
+                return self.store.read_ranges(
+                    self.key.tar, [span.shifted(record.start) for span in spans], version=self._generation
+                )
+            except ObjectNotFoundError:
+                record = self._relocate(seen)
+        raise StaleReadError(self.tar_uri, seen.name_uid, "it kept changing while it was being read")
+
+    def read_span(self, record: InstanceRecord, span: ByteRange) -> bytes:
+        """Read one range of one instance's file."""
+        if span.stop > record.size:
+            raise TarMissingInstanceError(self.tar_uri, record.name_uid, "a range behind its end was asked for")
+        return self.read_spans(record, [span])[0]
+
+    def read_instance(self, record: InstanceRecord) -> bytes:
+        """Read one instance's file whole, with its CRC32C checked.
+
+        Raises
+        ------
+        HashMismatchError
+            If the bytes are not those that were stored.
+        """
+        data = self.read_span(record, ByteRange(0, record.size))
+        self._check(record, checksum.crc32c(data))
+        return data
+
+    def iter_instance(self, record: InstanceRecord) -> Iterator[bytes]:
+        """Stream one instance's file; `HashMismatchError` after the last chunk if the bytes are not those stored."""
+        crc = done = 0
+        while done < record.size:
+            span = ByteRange(record.start + done, record.start + record.size)
+            try:
+                for chunk in self.store.iter_chunks(self.key.tar, span, version=self._generation):
+                    crc = checksum.crc32c(chunk, crc)
+                    done += len(chunk)
+                    yield chunk
+            except ObjectNotFoundError:
+                record = self._relocate(record)
+        self._check(record, crc)
+
+    def open_instance(self, record: InstanceRecord) -> BinaryIO:
+        """Open one instance's file; only what is read is fetched, and a whole read is checked against its CRC32C."""
+        whole = ByteRange(0, record.size)
+
+        def read(span: ByteRange) -> bytes:
+            return self.read_instance(record) if span == whole else self.read_span(record, span)
+
+        return open_range_file(read, record.size, name=f"{self.tar_uri}://{member_name(record.name_uid)}")
+
+    def _check(self, record: InstanceRecord, found: int) -> None:
+        if found != record.crc32c:
+            raise HashMismatchError(
+                self.tar_uri, record.name_uid, checksum.encode(record.crc32c), checksum.encode(found)
+            )
+
+    # -- when the series changed under us
+
+    def _relocate(self, seen: InstanceRecord) -> InstanceRecord:
+        """Find the same instance in the present state of the series, and read on there."""
+        unexplained = None
+        for attempt in range(_REFRESHES):
+            if attempt:
+                time.sleep(_PAUSE_SECONDS * attempt)
+            look = self._look()
+            if look.document is None:
+                # A commit is between its two writes, and ends soon; but the same sight twice without a lock is damage.
+                if look == unexplained and not look.locked:
+                    raise TarValidationError(self.tar_uri, "the tar is not the one that the metadata was written for")
+                unexplained = look
+                continue
+            self.document, self.metadata_version = look.document, look.metadata_version
+            self._generation = look.tar_version if look.document.tar else None
+            found = self.document.find(seen.name_uid)
+            if found is None:
+                raise StaleReadError(self.tar_uri, seen.name_uid, "it was removed while it was being read")
+            if (found.crc32c, found.size) != (seen.crc32c, seen.size):
+                raise StaleReadError(self.tar_uri, seen.name_uid, "it was replaced while it was being read")
+            return found
+        raise StaleReadError(self.tar_uri, seen.name_uid, "metadata and tar do not agree")
+
+    def _look(self) -> _Look:
+        document, version = read_document(self.store, self.key)
+        tar = self.store.find(self.key.tar)
+        if tar is None:
+            raise TarValidationError(self.tar_uri, "the tar is missing")
+        recorded = document.tar
+        if recorded is None or tar.version == recorded.generation or describes(recorded, self.store, self.key, tar):
+            return _Look(document, version, tar.version)
+        lock = self._lock()
+        intent = lock.intent if lock is not None else None
+        if intent is None or not explains(intent, version, self.store, self.key, tar):
+            return _Look(None, version, tar.version, locked=lock is not None)
+        state = TarState(tar.version, tar.size, intent.result.crc32c if intent.result else 0)
+        return _Look(document.applied(intent.change, state, intent.write_id), version, tar.version)
+
+    def _lock(self) -> LockRecord | None:
+        try:
+            found = self.store.read_object(self.key.lock)
+        except ObjectNotFoundError:
+            return None
+        return parse_lock(self.store.url_of(self.key.lock), found.data)
+
+
+def read_document(store: ObjectStore, key: SeriesKey) -> tuple[SeriesDocument, str]:
+    """Read a series' document and the version it is at: one request.
+
+    Raises
+    ------
+    CODObjectNotFoundError
+        If there is none.
+    """
+    try:
+        found = store.read_object(key.metadata)
+    except ObjectNotFoundError:
+        raise CODObjectNotFoundError(store.url_of(key.folder)) from None
+    return parse_document(store.url_of(key.metadata), found.data, key), found.info.version
+
+
+def describes(recorded: TarState, store: ObjectStore, key: SeriesKey, tar: ObjectInfo) -> bool:
+    """Return whether a tar has the recorded size and CRC32C (a copied or restored store, say)."""
+    return tar.size == recorded.size and tar_crc32c(store, key, tar) == recorded.crc32c
+
+
+def explains(intent: Intent, metadata_version: str, store: ObjectStore, key: SeriesKey, tar: ObjectInfo) -> bool:
+    """Return whether the intent, applied to the document at `metadata_version`, describes this tar.
+
+    Notes
+    -----
+    Both conditions are needed: an intent made for another document would give wrong places for right bytes.
+    """
+    if intent.result is None or intent.base_metadata is None or intent.base_metadata.version != metadata_version:
+        return False
+    if tar.size != intent.result.size:
+        return False
+    return tar_crc32c(store, key, tar) == intent.result.crc32c

@@ -1,0 +1,318 @@
+"""Changing one series: the only thing that holds its lock.  What is staged is consumed by one commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from cloud_optimized_dicom.checksum import crc32c, without_tail
+from cloud_optimized_dicom.errors import (
+    CODObjectNotFoundError,
+    ErrorLogExistsError,
+    InstanceNotFoundError,
+    LockVerificationError,
+    ObjectNotFoundError,
+    TarMissingInstanceError,
+    TarValidationError,
+)
+from cloud_optimized_dicom.events import SeriesCommitted, emit
+from cloud_optimized_dicom.format.metadata.document import Change, SeriesDocument, parse_document
+from cloud_optimized_dicom.format.metadata.record import dump_record, with_duplicate_path
+from cloud_optimized_dicom.format.tar import end_of_members
+from cloud_optimized_dicom.lock.lease import Acquisition, LockOptions, SeriesLock, acquire
+from cloud_optimized_dicom.lock.record import ObjectState
+from cloud_optimized_dicom.ranges import ByteRange
+from cloud_optimized_dicom.series.commit import Base, Series, TarPlan, commit, metadata_state, quarantine
+from cloud_optimized_dicom.series.packing import (
+    NewMember,
+    SlicePayload,
+    TarWindow,
+    member_payload,
+    pack_kept,
+    pack_new,
+    segmented,
+)
+from cloud_optimized_dicom.series.reader import describes
+from cloud_optimized_dicom.series.recovery import recover
+from cloud_optimized_dicom.storage.payload import BytesPayload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cloud_optimized_dicom.events import Hook
+    from cloud_optimized_dicom.model import InstanceRecord
+    from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
+    from cloud_optimized_dicom.uids import SeriesKey
+
+
+@dataclass(frozen=True)
+class TransactionOptions:
+    """How to open a series for writing.
+
+    Parameters
+    ----------
+    replace
+        Start empty and replace what is there (mode "w").
+    hashed_uids
+        Whether a new document gets ``deid_`` keys.
+    create_if_missing
+        Whether a series that does not exist may be made.
+    override_errors
+        Whether to write in spite of an error.log.
+    locked
+        False: look and stage only; such a transaction cannot commit.
+    """
+
+    replace: bool = False
+    hashed_uids: bool = False
+    create_if_missing: bool = True
+    override_errors: bool = False
+    locked: bool = True
+    lock: LockOptions = field(default_factory=LockOptions)
+
+
+class Transaction:
+    """One change of one series, staged here and committed as a whole.
+
+    Notes
+    -----
+    Made by :meth:`begin`, which takes the lock, finishes what a dead writer had decided, and reads the present state.
+    :meth:`commit` or :meth:`rollback` ends it.
+    """
+
+    def __init__(self, series: Series, base: Base, lock: SeriesLock | None, options: TransactionOptions) -> None:
+        self.series, self.base, self.lock, self._options = series, base, lock, options
+        self.new: dict[str, NewMember] = {}
+        self._removed: set[str] = set(base.document.instances) if options.replace else set()
+        self._touched: dict[str, dict[str, Any]] = {}
+        self._set: dict[str, Any] = {}
+        self._unset: set[str] = _custom_fields(base.document) if options.replace else set()
+
+    @classmethod
+    def begin(cls, store: ObjectStore, key: SeriesKey, options: TransactionOptions) -> Transaction:
+        """Open a series for writing.
+
+        Raises
+        ------
+        LockAcquisitionError
+            If another writer holds the lock.
+        ErrorLogExistsError
+            If the series is quarantined.
+        CODObjectNotFoundError
+            If it does not exist and may not be made.
+        TarValidationError
+            If tar and metadata do not agree; an error.log is left where nothing else explains it.
+        """
+        series = Series(store, key)
+        if not options.locked:
+            return cls(series, _checked_base(series, None, options), None, options)
+        acquisition = acquire(store, key, options.lock, hashed_uids=options.hashed_uids)
+        lock = acquisition.lock
+        try:
+            lock.start_renewing()
+            _check_not_quarantined(series, acquisition, options)
+            recover(series, acquisition)
+            return cls(series, _checked_base(series, lock, options), lock, options)
+        except BaseException:
+            lock.end()
+            raise
+
+    # -- what is staged
+
+    @property
+    def document(self) -> SeriesDocument:
+        """The document as it would be committed now; places in a tar that is not packed yet are provisional."""
+        added = {uid: dump_record(member.record) for uid, member in self.new.items()}
+        return self.base.document.applied(self._change({**self._touched, **added}), None, "staged")
+
+    def find(self, uid: str) -> InstanceRecord | None:
+        """Return the record of an instance that the series would hold, or None."""
+        if uid in self.new:
+            return self.new[uid].record
+        return None if uid in self._removed else self.base.document.find(uid)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all instances that the series would hold."""
+        kept = (int(raw["size"]) for uid, raw in self.base.document.instances.items() if uid not in self._removed)
+        return sum(kept) + sum(member.payload.size for member in self.new.values())
+
+    def add(self, member: NewMember) -> None:
+        """Stage a new instance."""
+        self.new[member.record.name_uid] = member
+
+    def add_duplicate_path(self, uid: str, path: str) -> None:
+        """Stage the URI of a differing duplicate of a stored instance."""
+        raw = self._touched.get(uid) or self.base.document.instances[uid]
+        self._touched[uid] = with_duplicate_path(raw, path)
+
+    def remove(self, uids: Iterable[str]) -> None:
+        """Stage the removal of instances; all of them or none.
+
+        Raises
+        ------
+        InstanceNotFoundError
+            If the series does not hold one of them.
+        """
+        uids = list(dict.fromkeys(uids))
+        for uid in uids:
+            if self.find(uid) is None:
+                raise InstanceNotFoundError(uid, self.series.store.url_of(self.series.key.folder))
+        for uid in uids:
+            if self.new.pop(uid, None) is None:
+                self._removed.add(uid)
+                self._touched.pop(uid, None)
+
+    def set_field(self, name: str, value: Any) -> None:
+        """Stage a custom field."""
+        self._set[name] = value
+        self._unset.discard(name)
+
+    def remove_field(self, name: str) -> None:
+        """Stage the removal of a custom field."""
+        self._set.pop(name, None)
+        self._unset.add(name)
+
+    # -- how it ends
+
+    def commit(self, hooks: Iterable[Hook] = ()) -> SeriesDocument:
+        """Make what is staged visible, all of it in one step, and release the lock.
+
+        Raises
+        ------
+        LockVerificationError, CommitUnknownError, ConflictError, StorageError
+            As :func:`cloud_optimized_dicom.series.commit.commit`.
+        """
+        if self.lock is None:
+            raise LockVerificationError(self.series.store.url_of(self.series.key.lock), "it was never taken")
+        try:
+            plan, records = self._plan()
+            change = self._change(records)
+        except BaseException:
+            self.lock.release()
+            raise
+        if plan is None and not change:
+            self.lock.release()
+            return self.base.document
+        document = commit(self.series, self.lock, self.base, plan, change)
+        tar_bytes = document.tar.size if document.tar else 0
+        uri = self.series.store.url_of(self.series.key.folder)
+        emit(hooks, SeriesCommitted(uri, document.commits[-1], len(document.instances), tar_bytes))
+        return document
+
+    def rollback(self) -> None:
+        """Drop what is staged and release the lock; nothing visible has changed."""
+        self.new.clear()
+        if self.lock is not None:
+            self.lock.release()
+
+    # -- the plan
+
+    def _change(self, records: Mapping[str, Mapping[str, Any]]) -> Change:
+        removed = tuple(uid for uid in self.base.document.instances if uid in self._removed and uid not in records)
+        unset = tuple(sorted(self._unset & set(self.base.document.raw)))
+        return Change(records, removed, dict(self._set), unset)
+
+    def _plan(self) -> tuple[TarPlan | None, dict[str, dict[str, Any]]]:
+        """Return the tar to make and the records that change with it."""
+        if self._removed or (self._options.replace and self.base.tar is not None):
+            return self._rewrite()
+        if not self.new:
+            return None, dict(self._touched)
+        tar = self.base.tar
+        if tar is None:
+            packed = pack_new(self.new.values(), 0)
+            return TarPlan(keep=False, segments=packed.segments), {**self._touched, **packed.records}
+        end = self._members_end(tar)
+        packed = pack_new(self.new.values(), end)
+        records = {**self._touched, **packed.records}
+        if end == tar.size:
+            return TarPlan(keep=True, segments=packed.segments), records
+        # The tar ends in end-of-archive blocks, which must never come to lie in the middle: write it anew without them.
+        return TarPlan(keep=False, segments=(self._prefix(tar, end), *packed.segments)), records
+
+    def _rewrite(self) -> tuple[TarPlan, dict[str, dict[str, Any]]]:
+        document = self.base.document
+        kept = [
+            (document.get(uid), self._touched.get(uid, raw))
+            for uid, raw in document.instances.items()
+            if uid not in self._removed
+        ]
+        kept.sort(key=lambda pair: pair[0].start)  # the order of the old tar, so that it is read once, front to back
+        payloads, records = pack_kept(kept, self._window(self.base.tar)) if self.base.tar and kept else ([], {})
+        start = sum(payload.size for payload in payloads)
+        added = pack_new(self.new.values(), start)
+        records.update(added.records)
+        payloads += [member_payload(member.record, member.payload) for member in self.new.values()]
+        return TarPlan(keep=False, segments=segmented(payloads) or (BytesPayload(b""),)), records
+
+    def _members_end(self, tar: ObjectInfo) -> int:
+        recorded = self.base.document.members_end
+        if tar.size == recorded:
+            return recorded
+        end = end_of_members(lambda span: self._read_tar(tar, span), recorded, tar.size)
+        if any(any(chunk) for chunk in self._chunks(tar, ByteRange(end, tar.size))):
+            raise TarValidationError(self.series.tar_uri, "bytes behind the last member are neither members nor zeros")
+        return end
+
+    def _prefix(self, tar: ObjectInfo, end: int) -> SlicePayload:
+        zeros = tar.size - end
+        crc = without_tail(self.series.tar_crc32c(tar), crc32c(bytes(zeros)), zeros)
+        return SlicePayload(self._window(tar), ByteRange(0, end), crc)
+
+    def _window(self, tar: ObjectInfo) -> TarWindow:
+        return TarWindow(self.series.store, self.series.key.tar, tar.version, tar.size)
+
+    def _read_tar(self, tar: ObjectInfo, span: ByteRange) -> bytes:
+        return self.series.store.read(self.series.key.tar, span, version=tar.version)
+
+    def _chunks(self, tar: ObjectInfo, span: ByteRange) -> Iterable[bytes]:
+        return self.series.store.iter_chunks(self.series.key.tar, span, version=tar.version) if len(span) else ()
+
+
+def _check_not_quarantined(series: Series, acquisition: Acquisition, options: TransactionOptions) -> None:
+    if acquisition.error_log and not options.override_errors:
+        raise ErrorLogExistsError(series.store.url_of(series.key.error_log))
+
+
+def _custom_fields(document: SeriesDocument) -> set[str]:
+    return set(document.raw) - document.own_keys
+
+
+def _checked_base(series: Series, lock: SeriesLock | None, options: TransactionOptions) -> Base:
+    store, key = series.store, series.key
+    uri = store.url_of(key.metadata)
+    try:
+        found = store.read_object(key.metadata)
+    except ObjectNotFoundError:
+        if not options.create_if_missing:
+            raise CODObjectNotFoundError(store.url_of(key.folder)) from None
+        base = Base(SeriesDocument.empty(uri, key, hashed_uids=options.hashed_uids), None, store.find(key.tar))
+    else:
+        document = parse_document(uri, found.data, key)
+        base = Base(document, metadata_state(found.data, found.info.version), store.find(key.tar))
+    return _agreeing(series, base, lock)
+
+
+def _agreeing(series: Series, base: Base, lock: SeriesLock | None) -> Base:
+    """Return the base if its tar is the one that the document was written for; raise otherwise."""
+    recorded, tar = base.document.tar, base.tar
+    if recorded is None:
+        if tar is None and base.document.instances:
+            raise TarMissingInstanceError(
+                series.tar_uri, next(iter(base.document.instances)), "the tar is missing, the metadata is not"
+            )
+        if tar is not None and tar.size < max((r.span.stop for r in base.document.iter_records()), default=0):
+            raise TarValidationError(series.tar_uri, "the tar is shorter than the metadata says")
+        known = tar is not None and tar.crc32c is not None and base.metadata is not None
+        return replace(base, adopted=ObjectState(tar.version, tar.size, tar.crc32c)) if tar and known else base
+    if tar is not None and tar.version == recorded.generation:
+        return base
+    if tar is not None and describes(recorded, series.store, series.key, tar):
+        # A copied or restored store: same bytes, other versions.
+        return replace(base, adopted=ObjectState(tar.version, recorded.size, recorded.crc32c))
+    reason = "the tar is missing" if tar is None else "the tar is not the one that the metadata was written for"
+    if lock is not None:
+        lock.renew()  # raises if the lock was lost, which then explains the disagreement
+        quarantine(series, reason)
+    raise TarValidationError(series.tar_uri, reason)
