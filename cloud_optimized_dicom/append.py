@@ -1,0 +1,229 @@
+"""Appending to an open series: measure, decide, stage.  One bad file never stops the others."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from cloud_optimized_dicom.dicom.inspect import inspect_dicom
+from cloud_optimized_dicom.errors import CODError, InstanceValidationError, SeriesMismatchError
+from cloud_optimized_dicom.events import FileDone, HeaderProblem, Outcome, emit
+from cloud_optimized_dicom.format.dicom_json import pack_header
+from cloud_optimized_dicom.format.metadata.record import VERSION
+from cloud_optimized_dicom.hints import Hints
+from cloud_optimized_dicom.ingest.measure import SourcePayload, check_hints, fetched, measure, with_bulk_data_base
+from cloud_optimized_dicom.ingest.plan import equal_frames, known_by_hints, plan_instance
+from cloud_optimized_dicom.model import InstanceRecord
+from cloud_optimized_dicom.series.packing import NewMember
+from cloud_optimized_dicom.storage.payload import FilePayload
+from cloud_optimized_dicom.uids import member_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from cloud_optimized_dicom.events import Hook
+    from cloud_optimized_dicom.ingest.source_kinds import Source
+    from cloud_optimized_dicom.instance import Instance
+    from cloud_optimized_dicom.model import DicomFacts
+    from cloud_optimized_dicom.series.reader import SeriesReader
+    from cloud_optimized_dicom.series.transaction import Transaction
+
+_log = logging.getLogger(__name__)
+GIB = 1 << 30
+
+
+class AppendResult(NamedTuple):
+    """The instances of one append, by what became of them.
+
+    Attributes
+    ----------
+    new
+        Staged; visible with the commit.
+    same
+        Stored already, byte for byte (or pixel for pixel, where that was asked for).
+    conflict
+        Another file is stored under the same UID; that one stays.
+    errors
+        Not stored, each with the exception that says why.
+    """
+
+    new: list[Instance]
+    same: list[Instance]
+    conflict: list[Instance]
+    errors: list[tuple[Instance, Exception]]
+
+
+@dataclass(frozen=True)
+class AppendOptions:
+    """How to append.
+
+    Parameters
+    ----------
+    treat_metadata_diffs_as_same
+        Whether a file with the stored pixel data and another header counts as the same.
+    max_instance_bytes
+        Larger files are errors.
+    max_series_bytes
+        A series that would grow beyond it is refused as a whole.
+    """
+
+    treat_metadata_diffs_as_same: bool = False
+    max_instance_bytes: float = 10 * GIB
+    max_series_bytes: float = 100 * GIB
+
+
+class Appender:
+    """Takes instances into a transaction.
+
+    Parameters
+    ----------
+    reader
+        Of the series as it was when the transaction began; None where it did not exist.
+    directory
+        For copies of remote files; they must stay until the commit.
+    """
+
+    def __init__(
+        self, transaction: Transaction, reader: SeriesReader | None, directory: Path, hooks: Sequence[Hook] = ()
+    ) -> None:
+        self._transaction, self._reader, self._directory, self._hooks = transaction, reader, directory, hooks
+        self._key = transaction.series.key
+        self._hashed = transaction.base.document.hashed_uids
+        self._staged: dict[str, NewMember] = {}
+
+    def append(self, instances: Iterable[Instance], options: AppendOptions) -> AppendResult:
+        """Stage what is new.
+
+        Raises
+        ------
+        ValueError
+            If the series would become too large; nothing is staged then.
+        """
+        result = AppendResult([], [], [], [])
+        for instance in _each_once(instances):
+            try:
+                outcome = self._consider(instance, options)
+            except (CODError, OSError, ValueError) as error:
+                result.errors.append((instance, error))
+                emit(self._hooks, FileDone(instance.dicom_uri, "error", 0))
+                continue
+            {"new": result.new, "same": result.same, "conflict": result.conflict}[outcome].append(instance)
+        self._check_series_size(options)
+        for member in self._staged.values():
+            self._transaction.add(member)
+        self._staged.clear()
+        for instance in result.conflict:
+            self._note_conflict(instance)
+        return result
+
+    def _consider(self, instance: Instance, options: AppendOptions) -> Outcome:
+        if known_by_hints(instance.hints, self._hinted_record(instance)):
+            emit(self._hooks, FileDone(instance.dicom_uri, "same", instance.hints.size or 0))
+            return "same"
+        source = fetched(instance.source, self._directory)
+        _check_size(source, source.size, options)
+        facts = self._facts(instance, source)
+        _check_size(source, facts.size, options)
+        uid = self._name_uid(instance, facts)
+        compare = self._same_pixels if options.treat_metadata_diffs_as_same else None
+        outcome = plan_instance(facts, self._find(uid), compare)
+        if outcome == "new":
+            self._stage(instance, source, facts, uid)
+        elif source is not instance.source and source.local_path is not None:
+            source.local_path.unlink()  # a copy that nobody needs any more
+        emit(self._hooks, FileDone(instance.dicom_uri, outcome, facts.size))
+        return outcome
+
+    def _facts(self, instance: Instance, source: Source) -> DicomFacts:
+        facts = instance.facts
+        if facts is None:
+            return measure(source, instance.hints)
+        check_hints(source.uri, instance.hints, facts)
+        return facts
+
+    def _hinted_record(self, instance: Instance) -> InstanceRecord | None:
+        if instance.hints.instance_uid is None or instance.hints.crc32c is None:
+            return None
+        return self._find(instance.get_instance_uid(self._hashed, trust_hints_if_available=True))
+
+    def _find(self, uid: str) -> InstanceRecord | None:
+        if uid in self._staged:
+            return self._staged[uid].record
+        return self._transaction.find(uid)
+
+    def _name_uid(self, instance: Instance, facts: DicomFacts) -> str:
+        """Return the UID that the instance is stored under, if it belongs to this series."""
+        hash_uid = instance.hash_uid if self._hashed else str
+        found = hash_uid(facts.study_uid), hash_uid(facts.series_uid)
+        if found != (self._key.study_uid, self._key.series_uid):
+            names = f"study {found[0]}, series {found[1]}"
+            raise SeriesMismatchError(instance.dicom_uri, names, str(self._key))
+        return hash_uid(facts.instance_uid)
+
+    def _stage(self, instance: Instance, source: Source, facts: DicomFacts, uid: str) -> None:
+        for problem in facts.problems:
+            emit(self._hooks, HeaderProblem(instance.dicom_uri, problem))
+        uri = f"{self._transaction.series.tar_uri}://{member_name(uid)}"
+        record = InstanceRecord(
+            name_uid=uid,
+            instance_uid=facts.instance_uid,
+            series_uid=facts.series_uid,
+            study_uid=facts.study_uid,
+            has_pixeldata=facts.has_pixeldata,
+            start=0,  # known when the tar is laid out
+            size=facts.size,
+            crc32c=facts.crc32c,
+            uri=uri,
+            packed_header=pack_header(with_bulk_data_base(facts.header, uri)),
+            frame_table=facts.frame_table,
+            version=VERSION,
+            original_path=instance.original_path,
+            dependencies=tuple(instance.dependencies),
+            modified=datetime.now(UTC),
+        )
+        path = source.local_path
+        payload = (
+            FilePayload(path, facts.size, facts.crc32c) if path else SourcePayload(source, facts.size, facts.crc32c)
+        )
+        self._staged[uid] = NewMember(record, payload)
+        instance.staged_as(record)
+
+    def _same_pixels(self, facts: DicomFacts, stored: InstanceRecord) -> bool:
+        table = stored.frame_table
+        if table is None or table.crc32cs is None:  # an older writer's record: measure what it stored
+            if self._reader is None or not stored.has_pixeldata:
+                return False
+            with self._reader.open_instance(stored) as stream:
+                table = inspect_dicom(stream, stored.uri, bulk_data_uri=lambda uid, _span: uid).frame_table
+        return equal_frames(facts.frame_table, table)
+
+    def _check_series_size(self, options: AppendOptions) -> None:
+        total = self._transaction.stored_bytes + sum(member.payload.size for member in self._staged.values())
+        if self._staged and total > options.max_series_bytes:
+            self._staged.clear()
+            raise ValueError(f"the series would hold {total} bytes, more than max_series_size allows")
+
+    def _note_conflict(self, instance: Instance) -> None:
+        """Remember where a differing duplicate is, if it will still be there later: not for local files."""
+        if "://" in instance.original_path and not instance.original_path.startswith(("file://", "/")):
+            uid = instance.get_instance_uid(self._hashed)
+            if uid in self._transaction.base.document.instances:
+                self._transaction.add_duplicate_path(uid, instance.original_path)
+
+
+def _each_once(instances: Iterable[Instance]) -> list[Instance]:
+    """Return the instances without those of a URI that came before; hints that came twice are believed no more."""
+    seen: dict[str, Instance] = {}
+    for instance in instances:
+        first = seen.setdefault(instance.dicom_uri, instance)
+        if first is not instance:
+            first.hints = Hints()
+    return list(seen.values())
+
+
+def _check_size(source: Source, size: int | None, options: AppendOptions) -> None:
+    if size is not None and size > options.max_instance_bytes:
+        raise InstanceValidationError(source.uri, f"{size} bytes are more than max_instance_size allows")

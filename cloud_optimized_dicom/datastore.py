@@ -1,0 +1,128 @@
+"""Datastore: many series, and the front door for files that are to become some."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloud_optimized_dicom.bulk import ingest_by_series, iter_instances
+from cloud_optimized_dicom.cod_object import CODObject
+from cloud_optimized_dicom.series.maintenance import iter_locks, recover_series
+from cloud_optimized_dicom.series.verify import verify_series
+from cloud_optimized_dicom.storage.urls import open_store
+from cloud_optimized_dicom.uids import SeriesKey
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from cloud_optimized_dicom.append import AppendResult
+    from cloud_optimized_dicom.events import Hook
+    from cloud_optimized_dicom.ingest.report import IngestReport
+    from cloud_optimized_dicom.instance import Instance
+    from cloud_optimized_dicom.series.findings import VerifyReport
+    from cloud_optimized_dicom.series.maintenance import LockState, RecoveryResult
+    from cloud_optimized_dicom.storage.base import ObjectStore
+
+
+class Datastore:
+    """A prefix of a bucket, or a directory, that holds series.
+
+    Parameters
+    ----------
+    path
+        ``gs://bucket/prefix``, a local directory (a path or ``file://``), or ``memory://name``; or an
+        :class:`~cloud_optimized_dicom.storage.base.ObjectStore`.
+    client
+        A ``google.cloud.storage.Client`` for ``gs://`` (made when None).
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | ObjectStore, client: Any = None) -> None:
+        self._client = client
+        self.store = open_store(path, client)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_client": None}  # clients do not pickle; the store makes its own again
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.store.url
+
+    def studies(self) -> Iterator[str]:
+        """Yield the UIDs of the studies."""
+        for folder in self.store.list_folders("studies/"):
+            yield folder.removeprefix("studies/").rstrip("/")
+
+    def series(self, study_uid: str | None = None) -> Iterator[SeriesKey]:
+        """Yield the series of one study, or of all."""
+        studies = self.studies() if study_uid is None else iter([study_uid])
+        for study in studies:
+            for folder in self.store.list_folders(f"studies/{study}/series/"):
+                key = SeriesKey.parse(folder)
+                if key is not None:
+                    yield key
+
+    def open(self, study_uid: str, series_uid: str, mode: Any = "r", **options: Any) -> CODObject:
+        """Return one series, to be used in a ``with`` block; options as of `CODObject`."""
+        return CODObject(self.store, None, study_uid, series_uid, mode, **options)
+
+    def verify(self, keys: Iterable[SeriesKey] | None = None) -> Iterator[VerifyReport]:
+        """Verify series, all of them where none are named, one report each."""
+        for key in self.series() if keys is None else keys:
+            yield verify_series(self.store, key)
+
+    def locks(self) -> Iterator[LockState]:
+        """Yield every lock of the datastore, whoever holds it."""
+        return iter_locks(self.store, self.series())
+
+    def recover(self, keys: Iterable[SeriesKey] | None = None) -> Iterator[RecoveryResult]:
+        """Finish what dead writers decided and sweep what they left, in all series where none are named.
+
+        Notes
+        -----
+        Safe at any time: a series that a living writer holds is left alone, and said to be busy.  No writer needs this;
+        the next one does the same for its own series.
+        """
+        for key in self.series() if keys is None else keys:
+            yield recover_series(self.store, key)
+
+    def ingest(
+        self,
+        sources: Iterable[str | os.PathLike[str] | Instance],
+        *,
+        hooks: Sequence[Hook] = (),
+        temp_dir: str | os.PathLike[str] | None = None,
+        treat_metadata_diffs_as_same: bool = False,
+        wait_seconds: float = 0,
+    ) -> IngestReport:
+        """Store files, each in its series; what is stored already stays as it is.
+
+        Parameters
+        ----------
+        sources
+            Files, folders, globs, ``gs://`` prefixes, zip and tar archives; or instances, with hints perhaps.
+        hooks
+            Called with every event: `IngestPlanned` first, then one `FileDone` per file.
+        temp_dir
+            Where copies of remote files go.
+        wait_seconds
+            How long to wait for a series that another writer holds.
+
+        Returns
+        -------
+        IngestReport
+            What became of each file.  One bad file, or one series that cannot be written, never stops the others.
+        """
+        with tempfile.TemporaryDirectory(prefix="cod-", dir=temp_dir) as scratch:
+            directory = Path(scratch)
+
+            def append(key: SeriesKey, instances: Sequence[Instance]) -> AppendResult:
+                cod = self.open(
+                    *(key.study_uid, key.series_uid, "a"), temp_dir=directory, wait_seconds=wait_seconds, hooks=hooks
+                )
+                with cod:
+                    return cod.append(instances, treat_metadata_diffs_as_same)
+
+            return ingest_by_series(iter_instances(sources, self._client, directory), append, hooks)

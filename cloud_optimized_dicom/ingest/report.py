@@ -1,0 +1,51 @@
+"""What an ingest did, file by file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloud_optimized_dicom.events import Outcome
+    from cloud_optimized_dicom.uids import SeriesKey
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """What became of one file.
+
+    Parameters
+    ----------
+    series
+        Where it belongs; None where it could not be read far enough to know.
+    reason
+        Why it was not stored (outcomes ``"error"`` and ``"conflict"``); never a header value.
+    """
+
+    uri: str
+    outcome: Outcome
+    series: SeriesKey | None = None
+    instance_uid: str | None = None
+    size_bytes: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest did, in the order of the sources."""
+
+    files: tuple[FileResult, ...]
+
+    def count(self, outcome: Outcome) -> int:
+        """Return how many files ended this way."""
+        return sum(result.outcome == outcome for result in self.files)
+
+    @property
+    def errors(self) -> tuple[FileResult, ...]:
+        """The files that were not stored."""
+        return tuple(result for result in self.files if result.outcome == "error")
+
+    @property
+    def series(self) -> tuple[SeriesKey, ...]:
+        """Every series that a file belongs to, in order of first appearance."""
+        return tuple(dict.fromkeys(result.series for result in self.files if result.series is not None))

@@ -1,0 +1,231 @@
+"""From what people type (files, folders, patterns, prefixes, archives) to the sources that are ingested."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from cloud_optimized_dicom.errors import InstanceValidationError, StorageError
+from cloud_optimized_dicom.ingest.archives import SourceFailure, is_archive, is_hidden, iter_members, refusal_of
+from cloud_optimized_dicom.ingest.parts import reason_of
+from cloud_optimized_dicom.ingest.source_kinds import (
+    FileSource,
+    GunzipSource,
+    ObjectSource,
+    Source,
+    TarMemberSource,
+    ZipMemberSource,
+    text_of,
+)
+from cloud_optimized_dicom.storage.urls import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+__all__ = [
+    "FileSource",
+    "GunzipSource",
+    "ObjectSource",
+    "Source",
+    "SourceFailure",
+    "TarMemberSource",
+    "ZipMemberSource",
+    "iter_sources",
+    "source_of",
+]
+
+_NESTED = re.compile(r"(?P<archive>.+?\.(?:zip|tar|tgz|tar\.gz))://(?P<member>.+)", re.IGNORECASE | re.DOTALL)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def source_of(uri: str | os.PathLike[str], client: Any = None) -> Source:
+    """Return the source that one URI names.
+
+    Parameters
+    ----------
+    uri
+        A path, ``file://``, ``gs://`` or ``memory://`` URL, or a member of an archive at one of these as
+        ``{archive}://{member}``.
+    client
+        A ``google.cloud.storage.Client`` for ``gs://`` (made when None).
+
+    Raises
+    ------
+    InstanceValidationError
+        If no source has this scheme, or the archive cannot be read or holds no such member.
+
+    Notes
+    -----
+    Reads nothing, except for a member: the archive is then searched for it.
+    """
+    text = os.fspath(uri)
+    nested = _NESTED.fullmatch(text)
+    if nested:
+        return _find_member(source_of(nested["archive"], client), text)
+    path = _local_path(text)
+    if path is not None:
+        return FileSource(text_of(text), path)
+    folder, _, name = text.rpartition("/")
+    try:
+        if not name or folder.endswith("/"):
+            raise InstanceValidationError(text, "names no object")
+        return ObjectSource(text, open_store(folder, client), name)
+    except StorageError as error:
+        raise InstanceValidationError(text, error.reason) from error
+
+
+def iter_sources(
+    arguments: Iterable[str | os.PathLike[str]], client: Any = None, temp_dir: Path | None = None
+) -> Iterator[Source | SourceFailure]:
+    """Yield the files that arguments name, in a fixed order; what cannot be read is a value among them.
+
+    Parameters
+    ----------
+    arguments
+        Files, folders (with all that is in them), patterns (``*`` and ``?`` within a name, ``**`` across folders; a
+        pattern that matches a folder takes all that is in it), prefixes of object stores, members of archives, and zip
+        and tar archives (also those in folders).
+    client
+        A ``google.cloud.storage.Client`` for ``gs://`` (made when None).
+    temp_dir
+        A folder that outlives the sources, for unpacked ``.tar.gz`` archives; see :func:`iter_members`.
+
+    Notes
+    -----
+    Lazy.  Names are sorted, archives keep their own order.  Hidden files and folders are left out unless named
+    themselves.  A folder is read once per argument, however many links lead to it, so that loops end.
+    """
+    for argument in arguments:
+        text = os.fspath(argument)
+        try:
+            for item in _iter_argument(text, client):
+                yield from _expand(item, temp_dir)
+        except InstanceValidationError as error:
+            yield SourceFailure(error.uri, error.reason)
+        except StorageError as error:
+            yield SourceFailure(text, error.reason)
+
+
+def _iter_argument(text: str, client: Any) -> Iterator[Source | SourceFailure]:
+    if _NESTED.fullmatch(text):
+        return iter([source_of(text, client)])
+    path = _local_path(text)
+    if path is None:
+        return _iter_objects(text, client)
+    if _MAGIC.search(text) and not os.path.lexists(path):
+        return _iter_pattern(path)
+    return _walk(path)
+
+
+def _expand(item: Source | SourceFailure, temp_dir: Path | None) -> Iterator[Source | SourceFailure]:
+    if isinstance(item, SourceFailure):
+        yield item
+        return
+    reason = refusal_of(item.uri)
+    if reason:
+        yield SourceFailure(item.uri, reason)
+    elif is_archive(item.uri) and not _NESTED.fullmatch(item.uri):
+        yield from iter_members(item, temp_dir)
+    else:
+        yield item
+
+
+def _find_member(archive: Source, uri: str) -> Source:
+    failure = SourceFailure(uri, "the archive holds no such member")
+    for item in iter_members(archive):
+        if not isinstance(item, SourceFailure):
+            if item.uri == uri:
+                return item
+        elif item.uri in {uri, archive.uri}:
+            failure = item
+    raise InstanceValidationError(uri, failure.reason)
+
+
+def _local_path(text: str) -> Path | None:
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        if not text:
+            raise InstanceValidationError(text, "an empty path names no file")
+        return Path(text)
+    if scheme[1].lower() != "file":
+        return None
+    parts = urlsplit(text)
+    if parts.netloc not in {"", "localhost"} or not parts.path:
+        raise InstanceValidationError(text, "a file URL is file:///absolute/path")
+    return Path(unquote(text[scheme.end() :].removeprefix(parts.netloc)))
+
+
+def _walk(root: Path) -> Iterator[Source | SourceFailure]:
+    seen: set[tuple[int, int]] = set()
+    waiting = [root]
+    while waiting:  # not recursive: folders nest deeper than Python calls do
+        path = waiting.pop()
+        try:
+            state = path.stat()
+            if stat.S_ISREG(state.st_mode):
+                yield FileSource(text_of(path), path, state.st_size)
+            elif not stat.S_ISDIR(state.st_mode):
+                yield SourceFailure(text_of(path), "not a regular file")
+            elif (state.st_dev, state.st_ino) not in seen:
+                seen.add((state.st_dev, state.st_ino))
+                entries = (entry for entry in path.iterdir() if not entry.name.startswith("."))
+                waiting.extend(sorted(entries, reverse=True))
+        except (OSError, ValueError) as error:
+            yield SourceFailure(text_of(path), reason_of(error))
+
+
+def _iter_pattern(pattern: Path) -> Iterator[Source | SourceFailure]:
+    fixed = Path(*_until_magic(pattern.parts))
+    wanted = Path(text_of(pattern)).parts
+    found = False
+    for item in _walk(fixed):
+        if _matches(wanted, Path(item.uri).parts):
+            found = True
+            yield item
+    if not found:
+        yield SourceFailure(text_of(pattern), "matches no file")
+
+
+def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
+    for part in parts:
+        if _MAGIC.search(part):
+            return
+        yield part
+
+
+def _iter_objects(text: str, client: Any) -> Iterator[Source | SourceFailure]:
+    scheme, _, rest = text.partition("://")
+    root, _, name = rest.partition("/")
+    store = open_store(f"{scheme}://{root}", client)
+    magic = _MAGIC.search(name)
+    if not magic and name and not name.endswith("/"):
+        info = store.find(name)
+        if info is not None:
+            yield ObjectSource.of(store, info)
+            return
+    prefix = name[: magic.start()] if magic else name.rstrip("/") + "/" if name else ""
+    base = prefix.rpartition("/")[0]
+    wanted = name.split("/") if magic else []
+    found = False
+    for info in store.list(prefix):
+        below = info.name[len(base) :].removeprefix("/")
+        if below and not info.name.endswith("/") and not is_hidden(below) and _matches(wanted, info.name.split("/")):
+            found = True
+            yield ObjectSource.of(store, info)
+    if not found:
+        yield SourceFailure(text, "no object has this name or lies below it")
+
+
+def _matches(pattern: Sequence[str], names: Sequence[str]) -> bool:
+    """Return whether a path, part by part, matches a pattern or lies below what matches it."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_matches(pattern[1:], names[skipped:]) for skipped in range(len(names)))
+    return bool(names) and fnmatchcase(names[0], pattern[0]) and _matches(pattern[1:], names[1:])

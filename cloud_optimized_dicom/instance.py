@@ -1,0 +1,309 @@
+"""Instance: one DICOM file, about to be stored or stored."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from cloud_optimized_dicom import checksum
+from cloud_optimized_dicom.format.dicom_json import unpack_header
+from cloud_optimized_dicom.hints import Hints
+from cloud_optimized_dicom.ingest.measure import copied, measure, with_bulk_data_base
+from cloud_optimized_dicom.ingest.source_kinds import FileSource
+from cloud_optimized_dicom.ingest.sources import source_of
+from cloud_optimized_dicom.uids import NestedUri, check_uid
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cloud_optimized_dicom.ingest.source_kinds import Source
+    from cloud_optimized_dicom.model import DicomFacts, InstanceRecord
+    from cloud_optimized_dicom.series.packing import NewMember
+    from cloud_optimized_dicom.series.reader import SeriesReader
+    from cloud_optimized_dicom.storage.payload import Payload
+
+
+class Instance:
+    """One DICOM file.
+
+    Parameters
+    ----------
+    dicom_uri
+        Where its bytes are now: a local path, ``gs://``, ``memory://``, a member of an archive
+        (``{archive}.zip://{member}``), or ``{tar}://instances/{uid}.dcm`` of a series.
+    dependencies
+        URIs that could be deleted once the instance is stored.
+    hints
+        What is claimed of the file; see :class:`~cloud_optimized_dicom.hints.Hints`.
+    transport_params
+        ``{"client": storage.Client(...)}`` for a ``gs://`` URI that needs another client than the default one.
+    uid_hash_func
+        From a UID to the hash that it is stored under, for de-identified datastores.
+
+    Notes
+    -----
+    Nothing is read before it is asked for.  Two instances are equal when their UIDs and hash functions are.  A copy
+    that :meth:`fetch` made in a folder of its own is deleted by :meth:`close`, or at the end of a ``with`` block.
+    """
+
+    def __init__(
+        self,
+        dicom_uri: str | os.PathLike[str],
+        dependencies: Sequence[str] = (),
+        hints: Hints = Hints(),  # noqa: B008 - a frozen value
+        transport_params: Mapping[str, Any] | None = None,
+        uid_hash_func: Callable[[str], str] | None = None,
+    ) -> None:
+        self.dicom_uri = str(dicom_uri)
+        self._original_path = self.dicom_uri
+        self.dependencies = list(dependencies)
+        self.hints = hints
+        self.transport_params = dict(transport_params or {})
+        self.uid_hash_func = uid_hash_func
+        self._source: Source | None = None
+        self._facts: DicomFacts | None = None
+        self._record: InstanceRecord | None = None
+        self._reader: SeriesReader | None = None
+        self._payload: Payload | None = None
+        self._scratch: Callable[[], Path] | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def from_source(cls, source: Source, hints: Hints = Hints()) -> Instance:  # noqa: B008 - a frozen value
+        """Return the instance of a source that was found, a member of an archive for example."""
+        instance = cls(source.uri, hints=hints)
+        instance._source = source
+        return instance
+
+    @classmethod
+    def stored(cls, record: InstanceRecord, reader: SeriesReader, scratch: Callable[[], Path]) -> Instance:
+        """Return an instance of a series: read through the series' reader, its copies in a folder of the series'."""
+        instance = cls(f"{reader.tar_uri}://instances/{record.name_uid}.dcm", record.dependencies)
+        instance._original_path = record.original_path
+        instance._record, instance._reader, instance._scratch = record, reader, scratch
+        return instance
+
+    @classmethod
+    def staged(cls, member: NewMember) -> Instance:
+        """Return an instance that a transaction holds; its bytes are still where they came from."""
+        instance = cls(member.record.original_path, member.record.dependencies)
+        instance._record, instance._payload = member.record, member.payload
+        return instance
+
+    # -- bytes
+
+    @property
+    def source(self) -> Source:
+        """Where the bytes are and how to open them."""
+        if self._source is None:
+            self._source = source_of(self.dicom_uri, self.transport_params.get("client"))
+        return self._source
+
+    @property
+    def is_nested_in_tar(self) -> bool:
+        """Whether the file is a member of a tar."""
+        return NestedUri.parse(self.dicom_uri) is not None
+
+    @property
+    def original_path(self) -> str:
+        """The URI that the instance was made with, or was ingested from; it never changes."""
+        return self._original_path
+
+    @property
+    def facts(self) -> DicomFacts | None:
+        """What was measured so far; None before anything was."""
+        return self._facts
+
+    @property
+    def record(self) -> InstanceRecord | None:
+        """What its series has on record, for an instance that is stored or staged."""
+        return self._record
+
+    def open(self) -> BinaryIO:
+        """Open the file; a stored one costs only the ranges that are read.
+
+        Raises
+        ------
+        InstanceValidationError, StorageError
+            If it cannot be read.
+        """
+        if self._record is not None and self._reader is not None and self._is_stored:
+            return self._reader.open_instance(self._record)
+        return self._payload.open() if self._payload is not None else self.source.open()
+
+    @property
+    def _is_stored(self) -> bool:
+        return self._reader is not None and self.is_nested_in_tar
+
+    def fetch(self, directory: Path | None = None) -> Path:
+        """Return a local file with the bytes; a remote one is copied, and `dicom_uri` then says where.
+
+        Parameters
+        ----------
+        directory
+            Where to put a copy; None: a temporary folder, which lives as long as the series is open, or until
+            :meth:`close` for an instance that is of no open series.
+        """
+        directory = directory or self._own_folder()
+        if self._record is not None and self._reader is not None and self._is_stored:
+            path = directory / f"{self._record.name_uid}.dcm"
+            with path.open("wb") as copy:
+                copy.writelines(self._reader.iter_instance(self._record))
+        else:
+            path = copied(self.source, directory)
+        self.moved_to(path)
+        return path
+
+    def _own_folder(self) -> Path:
+        if self._scratch is not None:
+            return self._scratch()
+        self._temporary = self._temporary or tempfile.TemporaryDirectory(prefix="cod-")
+        return Path(self._temporary.name)
+
+    def close(self) -> None:
+        """Delete the copies that the instance made."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def moved_to(self, path: Path) -> None:
+        """Note that the bytes are in a local file now."""
+        self.dicom_uri = str(path)
+        self._source = FileSource(self._original_path, path)
+
+    # -- facts
+
+    def measured(self) -> DicomFacts:
+        """Return what was measured on the file, reading it if that has not happened yet.
+
+        Raises
+        ------
+        InstanceValidationError
+            If it is not a DICOM instance that can be stored.
+        HintMismatchError
+            If a hint does not describe it.
+        """
+        if self._facts is None:
+            if self._is_stored:
+                self.fetch()
+            self._facts = measure(self.source, self.hints)
+        return self._facts
+
+    def staged_as(self, record: InstanceRecord) -> None:
+        """Note that a series has taken the instance; the header is kept in its packed form only."""
+        self._record, self._facts = record, None
+
+    def validate(self) -> None:
+        """Open and measure the file and check every hint.
+
+        Raises
+        ------
+        InstanceValidationError, HintMismatchError
+            As :meth:`measured`.
+        """
+        self.measured()
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The header: DICOM JSON (PS3.18 Annex F) of dataset and file meta information."""
+        if self._record is not None:
+            return unpack_header(self._record.packed_header)
+        header: dict[str, Any] = json.loads(with_bulk_data_base(self.measured().header, self.dicom_uri))
+        return header
+
+    @property
+    def has_pixeldata(self) -> bool:
+        """Whether the dataset has (Float, Double Float) Pixel Data."""
+        return self._record.has_pixeldata if self._record is not None else self.measured().has_pixeldata
+
+    def size(self, *, trust_hints_if_available: bool = False) -> int:
+        """Return the file's size in bytes."""
+        if trust_hints_if_available and self.hints.size is not None:
+            return self.hints.size
+        return self._record.size if self._record is not None else self.measured().size
+
+    def crc32c(self, *, trust_hints_if_available: bool = False) -> str:
+        """Return the file's CRC32C in base64."""
+        if trust_hints_if_available and self.hints.crc32c is not None:
+            return self.hints.crc32c
+        return checksum.encode(self._record.crc32c if self._record is not None else self.measured().crc32c)
+
+    def instance_uid(self, *, trust_hints_if_available: bool = False) -> str:
+        """Return the SOP Instance UID."""
+        return self._uid("instance_uid", trust_hints=trust_hints_if_available)
+
+    def series_uid(self, *, trust_hints_if_available: bool = False) -> str:
+        """Return the Series Instance UID."""
+        return self._uid("series_uid", trust_hints=trust_hints_if_available)
+
+    def study_uid(self, *, trust_hints_if_available: bool = False) -> str:
+        """Return the Study Instance UID."""
+        return self._uid("study_uid", trust_hints=trust_hints_if_available)
+
+    def _uid(self, name: str, *, trust_hints: bool) -> str:
+        hinted = getattr(self.hints, name)
+        if trust_hints and hinted is not None:
+            return check_uid(hinted, name.removesuffix("_uid"))
+        facts = self._record if self._record is not None else self.measured()
+        return str(getattr(facts, name))
+
+    # -- hashed UIDs
+
+    def hashed_instance_uid(self, *, trust_hints_if_available: bool = False) -> str:
+        """Return the hash of the SOP Instance UID; `ValueError` without a `uid_hash_func`."""
+        return self.hash_uid(self.instance_uid(trust_hints_if_available=trust_hints_if_available))
+
+    def hashed_series_uid(self, *, trust_hints_if_available: bool = False) -> str:
+        """Return the hash of the Series Instance UID; `ValueError` without a `uid_hash_func`."""
+        return self.hash_uid(self.series_uid(trust_hints_if_available=trust_hints_if_available))
+
+    def hashed_study_uid(self, *, trust_hints_if_available: bool = False) -> str:
+        """Return the hash of the Study Instance UID; `ValueError` without a `uid_hash_func`."""
+        return self.hash_uid(self.study_uid(trust_hints_if_available=trust_hints_if_available))
+
+    def hash_uid(self, uid: str) -> str:
+        """Return the hash of any UID; `ValueError` without a `uid_hash_func`."""
+        if self.uid_hash_func is None:
+            raise ValueError("this instance has no uid_hash_func")
+        return check_uid(self.uid_hash_func(uid), "hashed")
+
+    def get_instance_uid(self, hashed: bool, *, trust_hints_if_available: bool = False) -> str:  # noqa: FBT001
+        """Return the SOP Instance UID, or its hash."""
+        getter = self.hashed_instance_uid if hashed else self.instance_uid
+        return getter(trust_hints_if_available=trust_hints_if_available)
+
+    def get_series_uid(self, hashed: bool, *, trust_hints_if_available: bool = False) -> str:  # noqa: FBT001
+        """Return the Series Instance UID, or its hash."""
+        getter = self.hashed_series_uid if hashed else self.series_uid
+        return getter(trust_hints_if_available=trust_hints_if_available)
+
+    def get_study_uid(self, hashed: bool, *, trust_hints_if_available: bool = False) -> str:  # noqa: FBT001
+        """Return the Study Instance UID, or its hash."""
+        getter = self.hashed_study_uid if hashed else self.study_uid
+        return getter(trust_hints_if_available=trust_hints_if_available)
+
+    # -- as a value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Instance):
+            return NotImplemented
+        return self.uid_hash_func is other.uid_hash_func and all(
+            getattr(self, name)() == getattr(other, name)() for name in ("instance_uid", "series_uid", "study_uid")
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # UIDs may have to be read: nothing for a dict to do by itself
+
+    def __repr__(self) -> str:
+        return f"Instance({self.dicom_uri})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_temporary": None, "_scratch": None}

@@ -1,0 +1,228 @@
+"""A series to look at: names, records, instances, frames.  Everything here reads; nothing changes what is stored."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from cloud_optimized_dicom.checksum import crc32c
+from cloud_optimized_dicom.errors import InstanceNotFoundError, SeriesMismatchError, TarValidationError
+from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
+from cloud_optimized_dicom.instance import Instance
+from cloud_optimized_dicom.series.extract import extract
+from cloud_optimized_dicom.series.frames import FrameReader
+from cloud_optimized_dicom.series.order import in_reading_order
+from cloud_optimized_dicom.series.verify import raise_first_damage, verify_series
+from cloud_optimized_dicom.uids import SeriesKey, check_uid
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
+
+    from cloud_optimized_dicom.format.metadata.document import SeriesDocument
+    from cloud_optimized_dicom.model import InstanceRecord
+    from cloud_optimized_dicom.series.findings import VerifyReport
+    from cloud_optimized_dicom.series.reader import SeriesReader
+    from cloud_optimized_dicom.storage.base import ObjectStore
+
+_TRANSFER_SYNTAX = "00020010"
+
+
+class SeriesView(ABC):
+    """What can be asked of a series, whichever way it is open.
+
+    Parameters
+    ----------
+    temp_dir
+        Where temporary files go; None: a folder of the system's.
+    """
+
+    def __init__(self, store: ObjectStore, key: SeriesKey, temp_dir: str | os.PathLike[str] | None) -> None:
+        self.store, self.key = store, key
+        self._temp_dir = temp_dir
+        self._stack = ExitStack()
+        self._directory: Path | None = None
+        self._frames: FrameReader | None = None
+
+    @property
+    @abstractmethod
+    def _document(self) -> SeriesDocument:
+        """The document, with what is staged applied to it."""
+
+    @abstractmethod
+    def _open_reader(self) -> SeriesReader:
+        """Return the reader of what is stored; `CODObjectNotFoundError` if there is nothing."""
+
+    @abstractmethod
+    def _instance(self, record: InstanceRecord) -> Instance:
+        """Return the instance of a record of :attr:`_document`."""
+
+    def _scratch(self) -> Path:
+        if self._directory is None:
+            temporary = tempfile.TemporaryDirectory(prefix="cod-", dir=self._temp_dir)
+            self._directory = Path(self._stack.enter_context(temporary))
+        return self._directory
+
+    def _clean_up(self) -> None:
+        self._frames = None
+        self._stack.close()
+        self._stack, self._directory = ExitStack(), None
+
+    # -- names
+
+    @property
+    def datastore_series_uri(self) -> str:
+        """The series' folder."""
+        return self.store.url_of(self.key.folder)
+
+    @property
+    def tar_uri(self) -> str:
+        """The series' tar."""
+        return self.store.url_of(self.key.tar)
+
+    @property
+    def metadata_uri(self) -> str:
+        """The series' metadata.json."""
+        return self.store.url_of(self.key.metadata)
+
+    @property
+    def index_uri(self) -> str:
+        """The index that older readers use."""
+        return self.store.url_of(self.key.index)
+
+    @property
+    def error_log_uri(self) -> str:
+        """The quarantine marker."""
+        return self.store.url_of(self.key.error_log)
+
+    # -- reading
+
+    def get_metadata(self) -> dict[str, Any]:
+        """Return the series' document as JSON, with what is staged applied to it."""
+        return dict(self._document.raw)
+
+    def get_metadata_field(self, name: str) -> Any:
+        """Return a custom field, or None."""
+        return self._document.find_field(name)
+
+    def get_instances(self, strict_sorting: bool = True) -> dict[str, Instance]:  # noqa: FBT001, FBT002
+        """Return the instances by the UID they are stored under, in reading order.
+
+        Raises
+        ------
+        ValueError
+            If `strict_sorting` and neither InstanceNumber nor SliceLocation orders them.
+        """
+        records = in_reading_order(self._document.iter_records(), strict=strict_sorting)
+        return {record.name_uid: self._instance(record) for record in records}
+
+    def get_instance(self, uid: str) -> Instance:
+        """Return one instance; `InstanceNotFoundError` if there is none of that UID."""
+        return self._instance(self._record(uid))
+
+    def get_instance_by_index(self, index: int) -> Instance:
+        """Return an instance by its place in reading order; `InstanceNotFoundError` if there is none."""
+        instances = list(self.get_instances().values())
+        if not -len(instances) <= index < len(instances):
+            raise InstanceNotFoundError(str(index), self.datastore_series_uri)
+        return instances[index]
+
+    def open_instance(self, instance: Instance | str | int) -> BinaryIO:
+        """Open one instance as a seekable binary file; only what is read of it is fetched."""
+        if isinstance(instance, int):
+            return self.get_instance_by_index(instance).open()
+        uid = instance if isinstance(instance, str) else self._name_uid(instance)
+        return self.get_instance(uid).open()
+
+    def read_frames(self, uid: str, frames: Sequence[int] | None = None) -> list[bytes]:
+        """Return frames (0-based; None: all) as stored, encoded, each in one request of exactly its bytes.
+
+        Raises
+        ------
+        FrameNotFoundError, HashMismatchError, FrameTableError
+            If there is no such frame, or its bytes are not those that were stored.
+        """
+        if self._frames is None:
+            self._frames = FrameReader(self._open_reader())
+        return self._frames.read(self._record(uid), frames)
+
+    def read_frame_array(self, uid: str, frame: int) -> np.ndarray[Any, Any]:
+        """Return one decoded frame, (rows, columns[, samples]), as pydicom's ``pixel_array`` has it."""
+        from cloud_optimized_dicom.dicom.decode import decode_frame  # noqa: PLC0415 - loads codecs
+
+        encoded = self.read_frames(uid, [frame])[0]
+        header = unpack_header(self._record(uid).packed_header)
+        return decode_frame(encoded, header, str(first_value(header, _TRANSFER_SYNTAX)), frame)
+
+    def pull_tar(self) -> Path:
+        """Fetch the whole tar into a temporary file that lives as long as the ``with`` block; its size is checked."""
+        path = self._scratch() / f"{self.key.series_uid}.tar"
+        recorded = self._open_reader().document.tar
+        crc = size = 0
+        with path.open("wb") as file:
+            for chunk in self.store.iter_chunks(self.key.tar, version=self._open_reader().generation):
+                file.write(chunk)
+                crc = crc32c(chunk, crc)
+                size += len(chunk)
+        if recorded is not None and (crc, size) != (recorded.crc32c, recorded.size):
+            raise TarValidationError(self.tar_uri, "the tar is not the one that the metadata was written for")
+        return path
+
+    def extract_locally(self, directory: str | os.PathLike[str] | None = None) -> dict[str, Path]:
+        """Write every stored instance to a local file, its CRC32C checked; return the files by UID.
+
+        Parameters
+        ----------
+        directory
+            Where to; None: a temporary folder that lives as long as the ``with`` block.
+        """
+        target = Path(directory) if directory is not None else self._scratch() / "instances"
+        reader = self._open_reader()
+        return extract(reader, reader.document.iter_records(), target)
+
+    def verify(self) -> VerifyReport:
+        """Check metadata against tar, every member and every checksum; nothing is raised for what is found."""
+        return verify_series(self.store, self.key)
+
+    def integrity_check(self) -> None:
+        """Raise for the first thing that is wrong with what is stored.
+
+        Raises
+        ------
+        TarMissingInstanceError, HashMismatchError, TarValidationError
+            By what is damaged.
+        """
+        raise_first_damage(self.verify(), self.tar_uri)
+
+    def assert_instance_belongs_to_cod_object(self, instance: Instance) -> bool:
+        """Return True for an instance of this series.
+
+        Raises
+        ------
+        SeriesMismatchError
+            For any other.
+        """
+        hashed = self._document.hashed_uids
+        found = instance.get_study_uid(hashed), instance.get_series_uid(hashed)
+        if found != (self.key.study_uid, self.key.series_uid):
+            raise SeriesMismatchError(instance.dicom_uri, f"study {found[0]}, series {found[1]}", str(self.key))
+        return True
+
+    # -- records and instances
+
+    def _record(self, uid: str) -> InstanceRecord:
+        return self._document.get(check_uid(uid, "instance"))
+
+    def _name_uid(self, instance: Instance) -> str:
+        if instance.record is not None:
+            return instance.record.name_uid
+        return instance.get_instance_uid(self._document.hashed_uids)
+
+    def _uids(self, instances: Iterable[Instance | str] | Instance | str) -> list[str]:
+        items = [instances] if isinstance(instances, Instance | str) else instances
+        return [item if isinstance(item, str) else self._name_uid(item) for item in items]
