@@ -1,0 +1,46 @@
+"""Stored instances as local files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloud_optimized_dicom.checksum import crc32c_of_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cloud_optimized_dicom.model import InstanceRecord
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder on the file system of `folder`, gone at the end: files in it move into place by renaming."""
+    with tempfile.TemporaryDirectory(prefix=".cod-", dir=folder) as name:
+        yield Path(name)
+
+
+def write_whole(chunks: Iterable[bytes], path: Path, scratch: Path) -> None:
+    """Write a file so that `path` never names a part of it, even after a power cut."""
+    part = scratch / "part"
+    with part.open("wb") as file:
+        file.writelines(chunks)
+    move_whole(part, path)
+
+
+def move_whole(part: Path, path: Path) -> None:
+    """Move a finished file of the same file system to its place, its bytes on the disk before its name is."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def holds(path: Path, record: InstanceRecord) -> bool:
+    """Return whether a file has the size and CRC32C of a stored instance."""
+    if not path.is_file() or path.stat().st_size != record.size:
+        return False
+    with path.open("rb") as file:
+        return crc32c_of_stream(file)[0] == record.crc32c

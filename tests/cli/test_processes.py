@@ -1,0 +1,251 @@
+"""The command as a process: signals, pipes, terminals, a missing extra, and a bucket found by the environment."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cloud_optimized_dicom import CODObject, Datastore
+from cloud_optimized_dicom.testing.gcs_server import Fault, FaultKind, GcsServer
+from tests.cli.conftest import start
+from tests.realfiles import real_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.cli.conftest import Cod
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[GcsServer]:
+    """Return a server of our own, whose faults hurt nobody else."""
+    with GcsServer() as running:
+        running.create_bucket("bucket")
+        yield running
+        running.clear_faults()
+
+
+def wait_for_fault(server: GcsServer, kind: FaultKind) -> None:
+    """Wait until a request of another process has met its fault."""
+    deadline = time.monotonic() + 60
+    while not any(record.fault == kind for record in server.counters()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes, bytes]:
+    """Wait for a process; return its code, stdout and stderr."""
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_the_command_is_a_process_like_any_other(tmp_path: Path) -> None:
+    """The module runs, stores a file, says so on stdout, and exits with 0."""
+    code, out, _ = ended(start("ingest", real_file("CT_small.dcm").path, tmp_path / "store"))
+    assert (code, out) == (0, b"1 new, 0 same, 0 conflict, 0 error; 1 series\n")
+    code, out, err = ended(start("--version"))
+    assert (code, err) == (0, b"")
+    assert out.startswith(b"cod ")
+
+
+def test_a_bucket_is_found_by_the_environment(server: GcsServer, tmp_path: Path) -> None:
+    """With no client at hand, gs:// goes where the environment says; the bytes come back on stdout."""
+    path = real_file("CT_small.dcm").path
+    environment = {"STORAGE_EMULATOR_HOST": server.url}
+    assert ended(start("ingest", path, "gs://bucket/p", **environment))[0] == 0
+    store = Datastore("gs://bucket/p", server.client())
+    (key,) = store.series()
+    with store.open(key.study_uid, key.series_uid) as cod:
+        (instance,) = cod.get_instances().values()
+    code, out, err = ended(start("get", instance.dicom_uri, **environment))
+    assert (code, err) == (0, b"")
+    assert out == path.read_bytes()
+    assert ended(start("export", "gs://bucket/p", tmp_path / "out", **environment))[0] == 0
+    assert [file.read_bytes() for file in (tmp_path / "out").rglob("*.dcm")] == [path.read_bytes()]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_ingest_stores_whole_series_or_nothing(
+    number: signal.Signals, code: int, one_series: str, tmp_path: Path, cod: Cod
+) -> None:
+    """Ctrl-C while a series is waited for keeps what was committed, holds no lock, and leaves no temporary file."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/1.dcm").write_bytes(real_file("CT_small.dcm").read())
+    (tmp_path / "inbox/2.dcm").write_bytes(real_file("98892001/CT5N/2062").read())
+    (tmp_path / "temporary").mkdir()
+    with CODObject.from_uri(one_series, mode="a") as held:
+        process = start(
+            *("ingest", tmp_path / "inbox", tmp_path / "store", "--wait", "100"), TMPDIR=str(tmp_path / "temporary")
+        )
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"2 files of 2 series\n"
+        assert process.stderr.readline().startswith(b"stored ")
+        process.send_signal(number)
+        ended_code, out, err = ended(process)
+        assert held.lock
+    assert ended_code == code
+    assert out == b""
+    assert b"Traceback" not in err
+    assert not list((tmp_path / "temporary").iterdir())
+    assert len(cod("ls", tmp_path / "store").out.splitlines()) == 2
+    assert cod("verify", tmp_path / "store").out.count("ok ") == 2
+
+
+def test_an_interrupted_ingest_releases_its_lock(server: GcsServer, inbox: Path) -> None:
+    """Ctrl-C while bytes go up stores nothing of the series and lets the next writer in at once."""
+    server.reset_counters()
+    server.inject(Fault(FaultKind.STALL_BEFORE, "*", object_name=r"\.pending/", seconds=30))
+    environment = {"STORAGE_EMULATOR_HOST": server.url}
+    process = start("ingest", inbox / "cine.dcm", "gs://bucket/interrupted", **environment)
+    wait_for_fault(server, FaultKind.STALL_BEFORE)
+    process.send_signal(signal.SIGINT)
+    code, out, err = ended(process)
+    assert (code, out) == (130, b"")
+    assert b"Traceback" not in err
+    server.clear_faults()
+    store = Datastore("gs://bucket/interrupted", server.client())
+    assert not [info.name for info in store.store.list() if info.name.endswith((".lock", "metadata.json", ".tar"))]
+    assert store.ingest([inbox / "cine.dcm"]).count("new") == 1
+
+
+def test_an_interrupted_export_leaves_whole_files_only(server: GcsServer, inbox: Path, tmp_path: Path) -> None:
+    """Ctrl-C while bytes come down leaves neither a part of a file nor a temporary one."""
+    Datastore("gs://bucket/export", server.client()).ingest([inbox])
+    server.reset_counters()
+    server.inject(Fault(FaultKind.STALL_BEFORE, "*", object_name=r"\.tar$", skip=1, seconds=30))
+    process = start("export", "gs://bucket/export", tmp_path / "out", STORAGE_EMULATOR_HOST=server.url)
+    wait_for_fault(server, FaultKind.STALL_BEFORE)
+    process.send_signal(signal.SIGINT)
+    code, out, err = ended(process)
+    server.clear_faults()
+    assert (code, out) == (130, b"")
+    assert b"Traceback" not in err
+    originals = {path.read_bytes() for path in inbox.glob("*.dcm")}
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files
+    assert all(path.read_bytes() in originals for path in files)
+    assert not list((tmp_path / "out").rglob(".cod-*"))
+
+
+def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path, cod: Cod) -> None:
+    """A reader that has seen enough is no error to tell about."""
+    cod("ingest", real_file("SE000000/IM000000").path.parent, tmp_path / "store")  # 50 instances
+    series = cod("ls", tmp_path / "store").out.strip()
+    assert len(cod("header", series).out) > 80_000, "more than a pipe and a buffer hold"
+    for arguments, taken in ((["header", series], 10), (["ls", series], 0)):
+        process = start(*arguments)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(taken)
+        process.stdout.close()
+        with process.stderr as stderr:
+            assert stderr.read() == b""
+        process.wait(timeout=60)
+
+
+def read_terminal(primary: int) -> bytes:
+    """Return everything that was written to a terminal whose other end is closed."""
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(primary, 65536)
+        except OSError:  # EIO: nobody holds the other end any more
+            return shown
+        if not chunk:
+            return shown
+        shown += chunk
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_terminal_gets_a_bar_and_stdout_only_results(as_json: bool, inbox: Path, tmp_path: Path) -> None:
+    """With a terminal on stderr the bar goes there, and a file on stdout gets the results, whole and alone."""
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "-m", "cloud_optimized_dicom.cli", "ingest", str(inbox), str(tmp_path / "store")]
+    process = subprocess.Popen(
+        [*command, *(["--json"] if as_json else [])],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=secondary,
+    )
+    os.close(secondary)
+    shown = read_terminal(primary)
+    os.close(primary)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"ingesting" in shown
+    assert b"\x1b[" in shown
+    assert b"\x1b" not in out
+    assert b"notes.txt" not in shown
+    if as_json:
+        assert out.startswith(b'{"store"')
+        assert out.count(b"\n") == 1
+    else:
+        assert out.decode().splitlines()[-1] == "6 new, 0 same, 0 conflict, 1 error; 2 series"
+
+
+def test_results_appear_above_the_bar_on_one_terminal(inbox: Path, tmp_path: Path, cod: Cod) -> None:
+    """With stdout on the terminal too, each line of verify is shown there once."""
+    cod("ingest", inbox, tmp_path / "store")
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cloud_optimized_dicom.cli", "verify", str(tmp_path / "store")],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        stdin=subprocess.DEVNULL,
+        stdout=secondary,
+        stderr=secondary,
+    )
+    os.close(secondary)
+    shown = read_terminal(primary).decode()
+    os.close(primary)
+    assert process.wait(timeout=60) == 0
+    assert shown.count("ok  ") == 2
+    assert "2 series, 0 damaged, 0 not verified" in shown
+
+
+def test_without_the_extra_the_command_names_it() -> None:
+    """Where typer or rich is not installed, the command says what to install and exits with 2."""
+    script = "import sys; sys.modules[sys.argv.pop(1)] = None\nfrom cloud_optimized_dicom.cli import run; run()"
+    for missing in ("typer", "rich"):
+        done = subprocess.run([sys.executable, "-c", script, missing], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr == (
+            "the cod command needs an optional dependency: pip install 'cloud-optimized-dicom[cli]'\n"
+        )
+        assert done.stdout == ""
+
+
+def answer(text: bytes, series: str, *uids: str) -> tuple[int, str]:
+    """Run remove on a terminal and answer its question; return its code and what was shown."""
+    primary, secondary = pty.openpty()
+    process: Any = subprocess.Popen(
+        [sys.executable, "-m", "cloud_optimized_dicom.cli", "remove", series, *uids],
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+    )
+    os.close(secondary)
+    os.write(primary, text)
+    shown = read_terminal(primary).decode()
+    os.close(primary)
+    return process.wait(timeout=60), shown
+
+
+def test_remove_asks_on_a_terminal(one_series: str, cod: Cod) -> None:
+    """Remove says how many it would take from where, and does nothing unless the answer is yes."""
+    uids = [line.split()[0] for line in cod("ls", one_series).out.splitlines()]
+    code, shown = answer(b"n\n", one_series, *uids[:2])
+    assert code == 1
+    assert "Remove 2 instances from" in shown
+    assert "nothing was removed" in shown
+    assert len(cod("ls", one_series).out.splitlines()) == 5
+    assert answer(b"y\n", one_series, *uids[:2])[0] == 0
+    assert len(cod("ls", one_series).out.splitlines()) == 3
