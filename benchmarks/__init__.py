@@ -1,0 +1,1 @@
+"""What is measured, against what floor, as ratios: ``python -m benchmarks``."""
