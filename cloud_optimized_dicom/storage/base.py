@@ -85,7 +85,8 @@ class ObjectInfo:
 class ReadResult(NamedTuple):
     """A whole small object: its stored bytes, its state, and the store's clock at the moment of reading.
 
-    `info.write_id` may be None here even where the object has one: one request must be enough.
+    `info.write_id` may be None here even where the object has one, and both times may be told in whole seconds: one
+    request must be enough.
     """
 
     data: bytes

@@ -133,11 +133,8 @@ class Media:
 
         Raises
         ------
-        SessionLostError
-            If the session must be begun anew.
-        StorageError
-            As the server says; transient ones after the budget is spent.  Once a response was lost, no other error than
-            that, for the upload may have been complete.
+        SessionLostError, StorageError
+            As the server says, after retries; once a response was lost only that, for it may have been the last.
         """
         offset: int | None = 0
         most = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,6 +50,7 @@ def content(store: ObjectStore, name: str) -> bytes:
     return store.read_object(name).data
 
 
+@cache
 def pattern(size: int) -> bytes:
     """Return bytes of which no two stretches of a few KiB are equal."""
     return b"".join(index.to_bytes(8, "big") for index in range(-(-size // 8)))[:size]

@@ -17,7 +17,9 @@ from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.errors import ObjectNotFoundError, PreconditionFailedError, StorageError
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.storage.base import Attributes, ConcatSource
+from cloud_optimized_dicom.storage.clock import utc_now
 from cloud_optimized_dicom.storage.local import LocalStore
+from cloud_optimized_dicom.storage.local_objects import LocalObjects, WriteRequest
 from cloud_optimized_dicom.storage.payload import BytesPayload
 from cloud_optimized_dicom.testing.store_writes import content, put, put_over
 
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 WRITER = """
 import itertools, sys
+from cloud_optimized_dicom.storage.clock import utc_now
 from cloud_optimized_dicom.storage.local import LocalStore
+from cloud_optimized_dicom.storage.local_objects import LocalObjects, WriteRequest
 from cloud_optimized_dicom.storage.payload import BytesPayload
 store = LocalStore(sys.argv[1])
 info = store.find("a")
@@ -163,11 +167,11 @@ class TestForeignFiles:
     @pytest.mark.parametrize(
         ("name", "data", "encoding"),
         [
-            ("1/metadata.json", gzip.compress(b"{}"), "gzip"),
+            ("1/metadata.json", gzip.compress(b"{}", mtime=0), "gzip"),
             ("1/metadata.json", b"{}", None),
-            ("1/.gradient.lock", gzip.compress(b"{}"), "gzip"),
+            ("1/.gradient.lock", gzip.compress(b"{}", mtime=0), "gzip"),
             ("1/.gradient.lock", b"", None),
-            ("1.nii.gz", gzip.compress(b"x"), None),
+            ("1.nii.gz", gzip.compress(b"x", mtime=0), None),
         ],
     )
     def test_encoding_of_older_writers_documents(
@@ -275,6 +279,18 @@ class TestDeath:
         assert content(store, "a") == b"before"
         second = put_over(store, "a", b"second", before.version)
         assert store.stat("a") == second
+
+    def test_source_that_moves_on_while_it_is_copied(self, store: LocalStore, root: Path) -> None:
+        """A concatenation is refused if a source was replaced after it was copied and before the result is in place."""
+        part = put(store, "part", b"first")
+        request = WriteRequest("all", None, "w", Attributes(), (ConcatSource("part", part.version),))
+        objects = LocalObjects(root, utc_now)
+        with objects.incoming("all") as incoming:
+            os.write(incoming.descriptor, b"first")
+            put_over(store, "part", b"second", part.version)
+            with pytest.raises(PreconditionFailedError):
+                objects.publish(request, incoming, crc32c(b"first"))
+        assert store.find("all") is None
 
     def test_leftovers_are_swept_after_a_day(self, root: Path) -> None:
         """Temporary files of dead processes go with the first write of a later day; fresh ones stay."""
