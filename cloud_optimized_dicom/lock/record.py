@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.errors import MetadataError
+from cloud_optimized_dicom.format.json_stream import dump_gzip
 from cloud_optimized_dicom.format.metadata.document import Change, parse_json_object
 from cloud_optimized_dicom.storage.base import ConcatSource
 from cloud_optimized_dicom.storage.payload import BytesPayload
@@ -105,15 +104,15 @@ class Intent:
         }
 
     @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> Intent:
-        """Return the intent that :meth:`dump` gave."""
+    def parse(cls, raw: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> Intent:
+        """Return the intent that :meth:`dump` gave, with the records that it adds."""
         return cls(
             write_id=raw["write_id"],
             base_metadata=ObjectState.parse(raw["base"]["M"]),
             base_tar=ObjectState.parse(raw["base"]["T"]),
             sources=tuple(ConcatSource(source["name"], source["version"]) for source in raw["sources"]),
             result=raw["result"] and TarResult.parse(raw["result"]),
-            change=Change.parse(raw["change"]),
+            change=Change.parse(raw["change"], records),
             hashed_uids=raw["hashed_uids"],
         )
 
@@ -169,8 +168,7 @@ def dump_lock(record: LockRecord, key: SeriesKey, *, hashed_uids: bool) -> Bytes
             "intent": record.intent and record.intent.dump(),
         },
     }
-    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return BytesPayload(gzip.compress(text.encode("utf-8"), compresslevel=1, mtime=0))
+    return BytesPayload(dump_gzip(body, level=1))
 
 
 def parse_lock(uri: str, data: bytes) -> LockRecord:
@@ -191,7 +189,7 @@ def parse_lock(uri: str, data: bytes) -> LockRecord:
     if not isinstance(lock, dict):
         return LockRecord(None, None, None, None, holds_instances=bool(instances))
     try:
-        intent = lock["intent"] and Intent.parse(lock["intent"])
+        intent = lock["intent"] and Intent.parse(lock["intent"], raw["cod"]["instances"])
         return LockRecord(lock["owner"], lock["write_id"], lock["acquired"], float(lock["lease_seconds"]), intent)
     except (KeyError, TypeError, ValueError) as error:
         raise MetadataError(uri, ["the lock's record is damaged"]) from error

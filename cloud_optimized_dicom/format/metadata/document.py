@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import json
+import io
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.errors import InstanceNotFoundError, MetadataError
+from cloud_optimized_dicom.format.json_stream import dump_gzip, iter_text, parse_object
 from cloud_optimized_dicom.format.metadata.record import check_version, parse_record
 from cloud_optimized_dicom.format.tar import padded
 from cloud_optimized_dicom.model import InstanceRecord, TarState
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.uids import SeriesKey
 
 COMMITS_KEPT = 32
+_RECORDS_KEPT = 256  # parsed ones; what reads frame after frame of a slide parses its table once
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 5  # base64 of zstd gains a quarter from Huffman coding alone; higher levels only cost time
 
@@ -48,18 +50,17 @@ class Change:
         return bool(self.add or self.remove or self.set_fields or self.remove_fields)
 
     def dump(self) -> dict[str, Any]:
-        """Return the change as JSON."""
+        """Return the change as JSON, but for the records it adds: a lock blob has those as its instances."""
         return {
-            "add": dict(self.add),
             "remove": list(self.remove),
             "fields": {"set": dict(self.set_fields), "remove": list(self.remove_fields)},
         }
 
     @classmethod
-    def parse(cls, raw: Mapping[str, Any]) -> Change:
-        """Return the change that :meth:`dump` gave."""
+    def parse(cls, raw: Mapping[str, Any], add: Mapping[str, Mapping[str, Any]]) -> Change:
+        """Return the change that :meth:`dump` gave, with the records that it adds."""
         fields = raw["fields"]
-        return cls(raw["add"], tuple(raw["remove"]), fields["set"], tuple(fields["remove"]))
+        return cls(add, tuple(raw["remove"]), fields["set"], tuple(fields["remove"]))
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class SeriesDocument:
         """Return a record, or None."""
         record = self._records.get(uid)
         if record is None and uid in self.instances:
+            if len(self._records) >= _RECORDS_KEPT:
+                self._records.clear()
             record = self._records[uid] = parse_record(self.uri, uid, self.instances[uid])
         return record
 
@@ -113,8 +116,8 @@ class SeriesDocument:
 
     def iter_records(self) -> Iterator[InstanceRecord]:
         """Yield all records in the document's order."""
-        for uid in self.instances:
-            yield self.get(uid)
+        for uid, raw in self.instances.items():
+            yield parse_record(self.uri, uid, raw)
 
     @cached_property
     def tar(self) -> TarState | None:
@@ -166,16 +169,11 @@ class SeriesDocument:
 
     def dump(self) -> bytes:
         """Return the stored bytes: gzip of compact JSON, the same for the same document."""
-        text = json.dumps(self.raw, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return gzip.compress(text.encode("utf-8"), compresslevel=_GZIP_LEVEL, mtime=0)
+        return dump_gzip(self.raw, level=_GZIP_LEVEL)
 
 
 def _dump_tar(tar: TarState) -> dict[str, Any]:
     return {"generation": tar.generation, "size": tar.size, "crc32c": checksum.encode(tar.crc32c)}
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def parse_json_object(uri: str, data: bytes) -> dict[str, Any]:
@@ -186,19 +184,13 @@ def parse_json_object(uri: str, data: bytes) -> dict[str, Any]:
     MetadataError
         If the bytes are damaged or no JSON object; the error repeats none of them.
     """
+    raw = io.BytesIO(data)
     try:
-        text = gzip.decompress(data) if data[:2] == _GZIP_MAGIC else data
+        return parse_object(iter_text(gzip.GzipFile(fileobj=raw) if data[:2] == _GZIP_MAGIC else raw))
     except (OSError, EOFError, zlib.error):
         raise MetadataError(uri, ["the gzip stream is damaged or cut off"]) from None
-    try:
-        document = json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise MetadataError(uri, [f"not JSON at byte {error.pos} of {len(text)}"]) from None
     except (ValueError, RecursionError):
-        raise MetadataError(uri, ["not JSON in UTF-8"]) from None
-    if not isinstance(document, dict):
-        raise MetadataError(uri, ["not a JSON object"])
-    return document
+        raise MetadataError(uri, ["not a JSON object in UTF-8"]) from None
 
 
 def parse_document(uri: str, data: bytes, key: SeriesKey | None = None) -> SeriesDocument:
