@@ -198,6 +198,9 @@ class CODObject(SeriesView):
             self._reader = reader
         return self._reader
 
+    def _known_reader(self) -> SeriesReader | None:
+        return self._reader
+
     def _stored_reader(self) -> SeriesReader | None:
         if self._reader is not None or self._transaction is None:
             return self._reader or SeriesReader.open(self.store, self.key)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cloud_optimized_dicom.bulk import ingest_by_series, iter_instances
 from cloud_optimized_dicom.cod_object import CODObject
 from cloud_optimized_dicom.series.maintenance import iter_locks, recover_series
+from cloud_optimized_dicom.series.repair import repair_series
+from cloud_optimized_dicom.series.tar_check import VerifyOptions
 from cloud_optimized_dicom.series.verify import verify_series
 from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.uids import SeriesKey
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.instance import Instance
     from cloud_optimized_dicom.series.findings import VerifyReport
     from cloud_optimized_dicom.series.maintenance import LockState, RecoveryResult
+    from cloud_optimized_dicom.series.repair import RepairResult
     from cloud_optimized_dicom.storage.base import ObjectStore
 
 
@@ -68,10 +71,31 @@ class Datastore:
         """Return one series, to be used in a ``with`` block; options as of `CODObject`."""
         return CODObject(self.store, None, study_uid, series_uid, mode, **options)
 
-    def verify(self, keys: Iterable[SeriesKey] | None = None) -> Iterator[VerifyReport]:
-        """Verify series, all of them where none are named, one report each."""
+    def verify(
+        self, keys: Iterable[SeriesKey] | None = None, *, deep: bool = False, sample: int | None = None
+    ) -> Iterator[VerifyReport]:
+        """Verify series, all of them where none are named, one report each.
+
+        Parameters
+        ----------
+        deep
+            Also read every DICOM file again as an ingest would, and compare what was found with the record.
+        sample
+            Check only so many instances of each series, always the same ones; the rest of the tar is then not read.
+        """
         for key in self.series() if keys is None else keys:
-            yield verify_series(self.store, key)
+            yield verify_series(self.store, key, VerifyOptions(deep, sample))
+
+    def repair(self, keys: Iterable[SeriesKey] | None = None, *, wait_seconds: float = 0) -> Iterator[RepairResult]:
+        """Mend what can be mended without guessing, series by series, each mending a commit.
+
+        Notes
+        -----
+        Orphans (instances that are in the tar but in no record) are recorded, older writers' frame tables rebuilt,
+        missing checksums added, dead writers' leftovers swept.  Damaged bytes stay, and a verification names them.
+        """
+        for key in self.series() if keys is None else keys:
+            yield repair_series(self.store, key, wait_seconds=wait_seconds)
 
     def locks(self) -> Iterator[LockState]:
         """Yield every lock of the datastore, whoever holds it."""

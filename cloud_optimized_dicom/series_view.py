@@ -59,6 +59,10 @@ class SeriesView(ABC):
         """Return the reader of what is stored; `CODObjectNotFoundError` if there is nothing."""
 
     @abstractmethod
+    def _known_reader(self) -> SeriesReader | None:
+        """Return the reader of what is stored, if there is one already."""
+
+    @abstractmethod
     def _instance(self, record: InstanceRecord) -> Instance:
         """Return the instance of a record of :attr:`_document`."""
 
@@ -187,7 +191,7 @@ class SeriesView(ABC):
 
     def verify(self) -> VerifyReport:
         """Check metadata against tar, every member and every checksum; nothing is raised for what is found."""
-        return verify_series(self.store, self.key)
+        return verify_series(self.store, self.key, known=self._known_reader())
 
     def integrity_check(self) -> None:
         """Raise for the first thing that is wrong with what is stored.

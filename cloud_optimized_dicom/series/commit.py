@@ -32,6 +32,8 @@ from cloud_optimized_dicom.storage.base import Attributes, ConcatSource, new_wri
 from cloud_optimized_dicom.storage.payload import BytesPayload
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cloud_optimized_dicom.lock.lease import SeriesLock
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
     from cloud_optimized_dicom.storage.payload import Payload
@@ -124,8 +126,8 @@ def commit(series: Series, lock: SeriesLock, base: Base, plan: TarPlan | None, c
     except WriteUnknownError as error:
         lock.abandon()  # a segment may still land: whoever sweeps next must find a lock that says so
         raise CommitUnknownError(uri, write_id) from error
-    except BaseException:
-        lock.release(tidy=names)
+    except BaseException as error:
+        let_go(lock, error, names)
         raise
     try:
         decided_here = _decide(series, lock, intent)
@@ -141,6 +143,21 @@ def commit(series: Series, lock: SeriesLock, base: Base, plan: TarPlan | None, c
     document = _carry_out(series, lock, intent, base.document if decided_here else None)
     lock.release(tidy=names)
     return document
+
+
+def let_go(lock: SeriesLock, error: BaseException, names: Sequence[str] = ()) -> None:
+    """Release the lock after a failure before the decision.
+
+    Raises
+    ------
+    LockVerificationError
+        If the lock was lost, where that explains the failure: the tar that was being read is gone.
+    """
+    try:
+        if isinstance(error, ObjectNotFoundError):
+            lock.renew()
+    finally:
+        lock.release(tidy=names)
 
 
 def _carry_out(series: Series, lock: SeriesLock, intent: Intent, document: SeriesDocument | None) -> SeriesDocument:

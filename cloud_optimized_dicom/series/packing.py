@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cloud_optimized_dicom.format.metadata.record import dump_record, moved
-from cloud_optimized_dicom.format.tar import BLOCK_BYTES, member_header, padding_bytes
+from cloud_optimized_dicom.format.tar import BLOCK_BYTES, member_header, padded, padding_bytes
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.files import RangeFile
 from cloud_optimized_dicom.storage.payload import BytesPayload, ChainPayload
@@ -71,9 +71,9 @@ class TarWindow:
     def _block(self, number: int) -> bytes:
         if number not in self._blocks:
             span = ByteRange(number * _WINDOW_BYTES, min(self._size, (number + 1) * _WINDOW_BYTES))
-            self._blocks[number] = self._store.read(self._name, span, version=self._version)
-            if len(self._blocks) > _WINDOWS_KEPT:
+            if len(self._blocks) >= _WINDOWS_KEPT:
                 self._blocks.popitem(last=False)
+            self._blocks[number] = self._store.read(self._name, span, version=self._version)
         return self._blocks[number]
 
 
@@ -97,12 +97,42 @@ class SlicePayload:
         return io.BufferedReader(raw, 1 << 20)
 
 
-def member_payload(record: InstanceRecord, data: Payload) -> ChainPayload:
-    """Return one whole member: header block, the file, zeros up to the next block."""
-    header = BytesPayload(member_header(member_name(record.name_uid), record.size))
-    zeros = padding_bytes(record.size)
-    parts = (header, data, BytesPayload(bytes(zeros))) if zeros else (header, data)
-    return ChainPayload(parts)
+@dataclass(frozen=True, slots=True)
+class MemberPayload:
+    """One whole member: header block, the file, zeros up to the next block.
+
+    Notes
+    -----
+    Holds none of these: a series has tens of thousands of members.
+    """
+
+    name: str
+    data: Payload
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        return BLOCK_BYTES + padded(self.data.size)
+
+    @property
+    def crc32c(self) -> int:
+        """CRC32C of all bytes; the file's own is on record."""
+        return self._chain().crc32c
+
+    def open(self) -> BinaryIO:
+        """Return a new reader."""
+        return self._chain().open()
+
+    def _chain(self) -> ChainPayload:
+        header = BytesPayload(member_header(self.name, self.data.size))
+        zeros = padding_bytes(self.data.size)
+        parts = (header, self.data, BytesPayload(bytes(zeros))) if zeros else (header, self.data)
+        return ChainPayload(parts)
+
+
+def member_payload(record: InstanceRecord, data: Payload) -> MemberPayload:
+    """Return the member that an instance becomes."""
+    return MemberPayload(member_name(record.name_uid), data)
 
 
 def pack_new(members: Iterable[NewMember], start: int) -> Packed:

@@ -41,6 +41,14 @@ class _Look(NamedTuple):
     locked: bool = False
 
 
+class _State(NamedTuple):
+    """What a reader goes by, replaced as a whole: places of one document never meet another document's tar."""
+
+    document: SeriesDocument
+    metadata_version: str
+    generation: str | None
+
+
 class SeriesReader:
     """A series as one document describes it.
 
@@ -49,13 +57,13 @@ class SeriesReader:
     Reads are pinned to the tar's recorded generation, so they see one state of the series.  When that generation is
     gone, the document is read anew: an instance that is still the same is read at its new place, silently; one that was
     removed or changed raises `StaleReadError`.  Series of older writers record no generation and are read unpinned.
+    Records may be of any state that the reader has been in.  Threads may share a reader.
     """
 
     def __init__(self, store: ObjectStore, key: SeriesKey, document: SeriesDocument, metadata_version: str) -> None:
         self.store, self.key = store, key
-        self.document = document
-        self.metadata_version = metadata_version
-        self._generation = document.tar.generation if document.tar else None
+        self._opened = _State(document, metadata_version, document.tar.generation if document.tar else None)
+        self._state = self._opened
 
     @classmethod
     def open(cls, store: ObjectStore, key: SeriesKey) -> SeriesReader:
@@ -72,9 +80,19 @@ class SeriesReader:
         return cls(store, key, document, version)
 
     @property
+    def document(self) -> SeriesDocument:
+        """The document that the series was opened with; what happens to the series later does not change it."""
+        return self._opened.document
+
+    @property
+    def metadata_version(self) -> str:
+        """The version of metadata.json that :attr:`document` was read from."""
+        return self._opened.metadata_version
+
+    @property
     def generation(self) -> str | None:
-        """The version of the tar that reads are pinned to; None for a series of an older writer."""
-        return self._generation
+        """The version of the tar that :attr:`document` describes; None for a series of an older writer."""
+        return self._opened.generation
 
     @property
     def tar_uri(self) -> str:
@@ -93,15 +111,13 @@ class SeriesReader:
         TarMissingInstanceError
             If the tar is shorter than the document says.
         """
-        seen = record
         for _ in range(_REFRESHES):
+            start, generation = self._place(record)
             try:
-                return self.store.read_ranges(
-                    self.key.tar, [span.shifted(record.start) for span in spans], version=self._generation
-                )
+                return self.store.read_ranges(self.key.tar, [span.shifted(start) for span in spans], version=generation)
             except ObjectNotFoundError:
-                record = self._relocate(seen)
-        raise StaleReadError(self.tar_uri, seen.name_uid, "it kept changing while it was being read")
+                self._refresh(record)
+        raise StaleReadError(self.tar_uri, record.name_uid, "it kept changing while it was being read")
 
     def read_span(self, record: InstanceRecord, span: ByteRange) -> bytes:
         """Read one range of one instance's file."""
@@ -125,14 +141,15 @@ class SeriesReader:
         """Stream one instance's file; `HashMismatchError` after the last chunk if the bytes are not those stored."""
         crc = done = 0
         while done < record.size:
-            span = ByteRange(record.start + done, record.start + record.size)
+            start, generation = self._place(record)
+            span = ByteRange(start + done, start + record.size)
             try:
-                for chunk in self.store.iter_chunks(self.key.tar, span, version=self._generation):
+                for chunk in self.store.iter_chunks(self.key.tar, span, version=generation):
                     crc = checksum.crc32c(chunk, crc)
                     done += len(chunk)
                     yield chunk
             except ObjectNotFoundError:
-                record = self._relocate(record)
+                self._refresh(record)
         self._check(record, crc)
 
     def open_instance(self, record: InstanceRecord) -> BinaryIO:
@@ -152,8 +169,18 @@ class SeriesReader:
 
     # -- when the series changed under us
 
-    def _relocate(self, seen: InstanceRecord) -> InstanceRecord:
-        """Find the same instance in the present state of the series, and read on there."""
+    def _place(self, seen: InstanceRecord) -> tuple[int, str | None]:
+        """Return where an instance lies now, and in which version of the tar; `seen` may be of an earlier state."""
+        document, _, generation = self._state
+        found = document.find(seen.name_uid)
+        if found is None:
+            raise StaleReadError(self.tar_uri, seen.name_uid, "it was removed while it was being read")
+        if (found.crc32c, found.size) != (seen.crc32c, seen.size):
+            raise StaleReadError(self.tar_uri, seen.name_uid, "it was replaced while it was being read")
+        return found.start, generation
+
+    def _refresh(self, seen: InstanceRecord) -> None:
+        """Go by the present state of the series from now on."""
         unexplained = None
         for attempt in range(_REFRESHES):
             if attempt:
@@ -165,14 +192,9 @@ class SeriesReader:
                     raise TarValidationError(self.tar_uri, "the tar is not the one that the metadata was written for")
                 unexplained = look
                 continue
-            self.document, self.metadata_version = look.document, look.metadata_version
-            self._generation = look.tar_version if look.document.tar else None
-            found = self.document.find(seen.name_uid)
-            if found is None:
-                raise StaleReadError(self.tar_uri, seen.name_uid, "it was removed while it was being read")
-            if (found.crc32c, found.size) != (seen.crc32c, seen.size):
-                raise StaleReadError(self.tar_uri, seen.name_uid, "it was replaced while it was being read")
-            return found
+            generation = look.tar_version if look.document.tar else None
+            self._state = _State(look.document, look.metadata_version, generation)
+            return
         raise StaleReadError(self.tar_uri, seen.name_uid, "metadata and tar do not agree")
 
     def _look(self) -> _Look:

@@ -80,6 +80,9 @@ def _with_local_tar(series: Series, intent: Intent) -> Intent:
         return intent
     if (present.size, series.tar_crc32c(present)) != (base.size, base.crc32c):
         return intent
+    result = intent.result
+    if result is not None and (result.size, result.crc32c) == (base.size, base.crc32c):
+        return intent  # the bytes do not change: this may be the result already, which must not be made twice
     sources = tuple(
         source._replace(version=present.version) if source.name == series.key.tar else source
         for source in intent.sources

@@ -22,7 +22,7 @@ from cloud_optimized_dicom.format.tar import end_of_members
 from cloud_optimized_dicom.lock.lease import Acquisition, LockOptions, SeriesLock, acquire
 from cloud_optimized_dicom.lock.record import ObjectState
 from cloud_optimized_dicom.ranges import ByteRange
-from cloud_optimized_dicom.series.commit import Base, Series, TarPlan, commit, metadata_state, quarantine
+from cloud_optimized_dicom.series.commit import Base, Series, TarPlan, commit, let_go, metadata_state, quarantine
 from cloud_optimized_dicom.series.packing import (
     NewMember,
     SlicePayload,
@@ -86,6 +86,7 @@ class Transaction:
         self._removed: set[str] = set(base.document.instances) if options.replace else set()
         self._touched: dict[str, dict[str, Any]] = {}
         self._set: dict[str, Any] = {}
+        self._adopting = False
         self._unset: set[str] = _custom_fields(base.document) if options.replace else set()
 
     @classmethod
@@ -146,6 +147,15 @@ class Transaction:
         raw = self._touched.get(uid) or self.base.document.instances[uid]
         self._touched[uid] = with_duplicate_path(raw, path)
 
+    def touch(self, uid: str, raw: dict[str, Any]) -> None:
+        """Stage the JSON of a record whose bytes are in the tar already."""
+        self._touched[uid] = raw
+
+    def adopt(self, tar: ObjectState) -> None:
+        """Stage that the document names the present tar, as it is."""
+        self.base = replace(self.base, adopted=tar)
+        self._adopting = True
+
     def remove(self, uids: Iterable[str]) -> None:
         """Stage the removal of instances; all of them or none.
 
@@ -188,10 +198,10 @@ class Transaction:
         try:
             plan, records = self._plan()
             change = self._change(records)
-        except BaseException:
-            self.lock.release()
+        except BaseException as error:
+            let_go(self.lock, error)
             raise
-        if plan is None and not change:
+        if plan is None and not change and not self._adopting:
             self.lock.release()
             return self.base.document
         document = commit(self.series, self.lock, self.base, plan, change)
