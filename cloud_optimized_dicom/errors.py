@@ -20,6 +20,7 @@
     ├── InstanceValidationError                   the file cannot be ingested, and why
     │   └── SeriesMismatchError                   the file belongs to another series
     ├── InvalidUidError (ValueError)              a UID that must not reach a path
+    ├── VolumeError                               the series does not stack into one volume, and why
     ├── EditSetChangedError
     ├── RedactionError
     │   ├── RedactionTargetMissingError
@@ -245,6 +246,15 @@ class InvalidUidError(CODError, ValueError):
         super().__init__(f"{kind} UID of {length} characters is not 1 to 64 digits and dots")
         self.kind = kind
         self.length = length
+
+
+class VolumeError(CODError):
+    """Frames that do not stack into one volume; `reason` says why."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(f"{uri}: {reason}")
+        self.uri = uri
+        self.reason = reason
 
 
 class EditSetChangedError(CODError):

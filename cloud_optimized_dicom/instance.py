@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.model import DicomFacts, InstanceRecord
     from cloud_optimized_dicom.series.packing import NewMember
     from cloud_optimized_dicom.series.reader import SeriesReader
+    from cloud_optimized_dicom.series.virtual_file import OffsetTable
     from cloud_optimized_dicom.storage.payload import Payload
 
 
@@ -122,8 +123,14 @@ class Instance:
         """What its series has on record, for an instance that is stored or staged."""
         return self._record
 
-    def open(self) -> BinaryIO:
+    def open(self, offset_table: OffsetTable | None = None) -> BinaryIO:
         """Open the file; a stored one costs only the ranges that are read.
+
+        Parameters
+        ----------
+        offset_table
+            "extended": a stored file shows an Extended Offset Table, so that lazy readers find its frames at once; see
+            :meth:`CODObject.open_instance`.  Files that are not stored yet are opened as they are.
 
         Raises
         ------
@@ -131,7 +138,7 @@ class Instance:
             If it cannot be read.
         """
         if self._record is not None and self._reader is not None and self._is_stored:
-            return self._reader.open_instance(self._record)
+            return self._reader.open_instance(self._record, offset_table)
         return self._payload.open() if self._payload is not None else self.source.open()
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,6 +42,25 @@ class ByteRange:
         return isinstance(other, ByteRange) and self.start <= other.start and other.stop <= self.stop
 
 
+@dataclass(frozen=True, slots=True)
+class FetchPolicy:
+    """When bytes that nobody asked for are cheaper than a request.
+
+    Parameters
+    ----------
+    max_gap_bytes
+        A gap up to this size may be fetched along, to save a request.
+    max_waste
+        All such gaps together stay below this share of the bytes that were asked for.
+    max_request_bytes
+        Neighbours are joined up to this size, so that there is something to do in parallel.
+    """
+
+    max_gap_bytes: int = 1 << 20
+    max_waste: float = 0.25
+    max_request_bytes: int = 16 << 20
+
+
 class Coalesced(NamedTuple):
     """One range to fetch, and the positions (in the caller's list) of the ranges that it covers."""
 
@@ -49,19 +68,41 @@ class Coalesced(NamedTuple):
     members: tuple[int, ...]
 
 
-def coalesce(ranges: Sequence[ByteRange], max_gap_bytes: int) -> list[Coalesced]:
-    """Join ranges that lie at most `max_gap_bytes` apart, in ascending order; overlaps are fetched once."""
+def coalesce(ranges: Sequence[ByteRange], policy: FetchPolicy) -> list[Coalesced]:
+    """Plan the requests for some ranges, in ascending order: neighbours joined, overlaps fetched once.
+
+    Notes
+    -----
+    The smallest gaps are closed first, as far as the policy's waste allows.  A single range is never split.
+    """
+    order = sorted(range(len(ranges)), key=lambda position: ranges[position])
+    closed = _gaps_to_close([ranges[position] for position in order], policy)
     joined: list[tuple[ByteRange, list[int]]] = []
-    for position, item in sorted(enumerate(ranges), key=lambda pair: pair[1]):
-        if joined and item.start - joined[-1][0].stop <= max_gap_bytes:
+    for index, position in enumerate(order):
+        item = ranges[position]
+        if joined and index in closed:
             span, members = joined[-1]
-            members.append(position)
-            joined[-1] = (ByteRange(span.start, max(span.stop, item.stop)), members)
-        else:
-            joined.append((item, [position]))
+            whole = ByteRange(span.start, max(span.stop, item.stop))
+            if len(whole) <= policy.max_request_bytes or item in span:
+                members.append(position)
+                joined[-1] = (whole, members)
+                continue
+        joined.append((item, [position]))
     return [Coalesced(span, tuple(members)) for span, members in joined]
 
 
-def total_bytes(ranges: Iterable[ByteRange]) -> int:
-    """Return the sum of the lengths; overlaps count twice."""
-    return sum(len(item) for item in ranges)
+def _gaps_to_close(ordered: Sequence[ByteRange], policy: FetchPolicy) -> set[int]:
+    """Return the indexes of the ranges that are fetched together with the one before."""
+    gaps: list[tuple[int, int]] = []
+    reach = 0
+    for index, item in enumerate(ordered):
+        gaps.append((max(0, item.start - reach), index))
+        reach = max(reach, item.stop)
+    allowed = sum(map(len, ordered)) * policy.max_waste
+    closed: set[int] = set()
+    for gap, index in sorted(gaps[1:]):
+        allowed -= gap
+        if gap > policy.max_gap_bytes or allowed < 0:
+            break
+        closed.add(index)
+    return closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
@@ -12,7 +13,8 @@ from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.errors import InstanceNotFoundError, SeriesMismatchError, TarValidationError
 from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
 from cloud_optimized_dicom.instance import Instance
-from cloud_optimized_dicom.series.extract import extract
+from cloud_optimized_dicom.series.bulk_data import BulkDataPlace, read_bulk_data
+from cloud_optimized_dicom.series.extract import extract, iter_whole
 from cloud_optimized_dicom.series.frames import FrameReader
 from cloud_optimized_dicom.series.order import in_reading_order
 from cloud_optimized_dicom.series.verify import raise_first_damage, verify_series
@@ -20,7 +22,7 @@ from cloud_optimized_dicom.uids import SeriesKey, check_uid
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.model import InstanceRecord
     from cloud_optimized_dicom.series.findings import VerifyReport
     from cloud_optimized_dicom.series.reader import SeriesReader
+    from cloud_optimized_dicom.series.virtual_file import OffsetTable
     from cloud_optimized_dicom.storage.base import ObjectStore
 
 _TRANSFER_SYNTAX = "00020010"
@@ -107,12 +110,12 @@ class SeriesView(ABC):
     # -- reading
 
     def get_metadata(self) -> dict[str, Any]:
-        """Return the series' document as JSON, with what is staged applied to it."""
-        return dict(self._document.raw)
+        """Return a copy of the series' document as JSON, with what is staged applied to it."""
+        return copy.deepcopy(dict(self._document.raw))
 
     def get_metadata_field(self, name: str) -> Any:
-        """Return a custom field, or None."""
-        return self._document.find_field(name)
+        """Return a copy of a custom field, or None."""
+        return copy.deepcopy(self._document.find_field(name))
 
     def get_instances(self, strict_sorting: bool = True) -> dict[str, Instance]:  # noqa: FBT001, FBT002
         """Return the instances by the UID they are stored under, in reading order.
@@ -136,15 +139,39 @@ class SeriesView(ABC):
             raise InstanceNotFoundError(str(index), self.datastore_series_uri)
         return instances[index]
 
-    def open_instance(self, instance: Instance | str | int) -> BinaryIO:
-        """Open one instance as a seekable binary file; only what is read of it is fetched."""
-        if isinstance(instance, int):
-            return self.get_instance_by_index(instance).open()
-        uid = instance if isinstance(instance, str) else self._name_uid(instance)
-        return self.get_instance(uid).open()
+    def open_instance(self, instance: Instance | str | int, offset_table: OffsetTable | None = None) -> BinaryIO:
+        """Open one instance as a seekable binary file; only what is read of it is fetched.
 
-    def read_frames(self, uid: str, frames: Sequence[int] | None = None) -> list[bytes]:
-        """Return frames (0-based; None: all) as stored, encoded, each in one request of exactly its bytes.
+        Parameters
+        ----------
+        instance
+            Itself, its UID, or its place in reading order.
+        offset_table
+            None: the file as it is stored.  "extended": the same with an Extended Offset Table (PS3.3 section
+            C.7.6.3.1.8) in its header and an empty Basic Offset Table, so that a reader that knows it finds every frame
+            without a scan.  Where the Standard allows none (native or deflated pixel data, frames of several fragments)
+            or there is one already, the file is as it is stored.
+
+        Notes
+        -----
+        The header is one request, and so is every frame that is read from, unless it is larger than 2 MiB: of such come
+        blocks.  A file of up to 2 MiB is fetched whole by its first read.  A whole read is checked against the recorded
+        CRC32C.
+        """
+        if isinstance(instance, int):
+            return self.get_instance_by_index(instance).open(offset_table)
+        uid = instance if isinstance(instance, str) else self._name_uid(instance)
+        return self.get_instance(uid).open(offset_table)
+
+    def read_frames(
+        self, uid: str, frames: Sequence[int] | None = None, *, verify_checksums: bool = True
+    ) -> list[bytes]:
+        """Return frames (0-based; None: all) as stored: encoded, fragments joined.
+
+        Notes
+        -----
+        One frame is one request of exactly its bytes.  Of many, those that lie close together come in one request, at
+        most a quarter of the bytes being such as nobody asked for, and requests run in parallel.
 
         Raises
         ------
@@ -153,7 +180,7 @@ class SeriesView(ABC):
         """
         if self._frames is None:
             self._frames = FrameReader(self._open_reader())
-        return self._frames.read(self._record(uid), frames)
+        return self._frames.read(self._record(uid), frames, verify_checksums=verify_checksums)
 
     def read_frame_array(self, uid: str, frame: int) -> np.ndarray[Any, Any]:
         """Return one decoded frame, (rows, columns[, samples]), as pydicom's ``pixel_array`` has it."""
@@ -162,6 +189,60 @@ class SeriesView(ABC):
         encoded = self.read_frames(uid, [frame])[0]
         header = unpack_header(self._record(uid).packed_header)
         return decode_frame(encoded, header, str(first_value(header, _TRANSFER_SYNTAX)), frame)
+
+    def read_volume(self, *, rescale: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return the series as one volume and where it lies in the patient.
+
+        Parameters
+        ----------
+        rescale
+            Apply each frame's rescale slope and intercept; the volume is then float32.
+
+        Returns
+        -------
+        volume : ndarray
+            Of shape (slices, rows, columns), slices in ascending order along the normal of their planes.
+        affine : ndarray
+            Of shape (4, 4): from (slice, row, column) to LPS coordinates in mm.
+
+        Raises
+        ------
+        VolumeError
+            For colour, mixed geometry, a gap, or frames that do not say where they lie.
+
+        Notes
+        -----
+        Frames are read in a few large requests, in parallel, and decoded straight into the one array.
+        """
+        from cloud_optimized_dicom.series.volume import read_volume  # noqa: PLC0415 - loads codecs
+
+        reader = self._open_reader()
+        return read_volume(FrameReader(reader), list(reader.document.iter_records()), self.tar_uri, rescale=rescale)
+
+    def iter_instances(self, batch_bytes: int = 64 << 20) -> Iterator[tuple[str, bytes]]:
+        """Yield every stored instance's UID and bytes, in the order of the tar, each CRC32C checked.
+
+        Parameters
+        ----------
+        batch_bytes
+            How much is read ahead, by parallel requests, and held at a time; an instance is never split.
+        """
+        reader = self._open_reader()
+        yield from iter_whole(reader, list(reader.document.iter_records()), batch_bytes)
+
+    def read_bulk_data(self, uri: str) -> bytes:
+        """Return a value that a header names by a BulkDataURI.
+
+        Raises
+        ------
+        ValueError
+            If the URI has no place in it (older writers' have none), or is of another series.
+        InstanceNotFoundError
+            If the instance is not there.
+        """
+        place = BulkDataPlace.parse(uri)
+        record = self._record(place.instance_uid)
+        return read_bulk_data(self._open_reader(), record, place)
 
     def pull_tar(self) -> Path:
         """Fetch the whole tar into a temporary file that lives as long as the ``with`` block; its size is checked."""

@@ -58,6 +58,35 @@ def _iter_rest(reader: SeriesReader, record: InstanceRecord, done: int) -> Itera
         done = max(0, done - len(chunk))
 
 
+def iter_whole(
+    reader: SeriesReader, records: Iterable[InstanceRecord], batch_bytes: int
+) -> Iterator[tuple[str, bytes]]:
+    """Yield instances' UIDs and bytes in the order of the tar, read in batches by parallel requests, each checked."""
+    batch: list[InstanceRecord] = []
+    size = 0
+    for record in sorted(records, key=lambda record: record.start):
+        if batch and size + record.size > batch_bytes:
+            yield from _read_batch(reader, batch)
+            batch, size = [], 0
+        batch.append(record)
+        size += record.size
+    yield from _read_batch(reader, batch)
+
+
+def _read_batch(reader: SeriesReader, batch: list[InstanceRecord]) -> Iterator[tuple[str, bytes]]:
+    found = [b""] * len(batch)
+
+    def take(position: int, data: bytes) -> None:
+        found[position] = data
+
+    reader.read_each([(record, ByteRange(0, record.size)) for record in batch], take)
+    for record, data in zip(batch, found, strict=True):
+        crc = crc32c(data)
+        if crc != record.crc32c:
+            raise HashMismatchError(reader.tar_uri, record.name_uid, encode(record.crc32c), encode(crc))
+        yield record.name_uid, data
+
+
 def extract(reader: SeriesReader, records: Iterable[InstanceRecord], directory: Path) -> dict[str, Path]:
     """Write instances as ``{uid}.dcm`` below `directory`; return the files by the UID they are stored under.
 

@@ -12,9 +12,10 @@ from cloud_optimized_dicom.format.offsets.items import HEADER_BYTES, join_items
 from cloud_optimized_dicom.ranges import ByteRange
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cloud_optimized_dicom.model import FrameTable, InstanceRecord
+    from cloud_optimized_dicom.ranges import FetchPolicy
     from cloud_optimized_dicom.series.reader import SeriesReader
 
 
@@ -43,13 +44,16 @@ class FrameReader:
                 self._rebuilt[known] = build_frame_table(stream, self._name(record))
         return self._rebuilt[known]
 
-    def read(self, record: InstanceRecord, frames: Sequence[int] | None = None) -> list[bytes]:
+    def read(
+        self, record: InstanceRecord, frames: Sequence[int] | None = None, *, verify_checksums: bool = True
+    ) -> list[bytes]:
         """Read frames (0-based; None: all) as stored: encoded, fragments joined.
 
         Notes
         -----
-        One request per frame, of exactly its bytes (and the 8 of its first item header where it has several fragments).
-        Frames of a deflated instance need the whole instance, once.
+        One frame is one request of exactly its bytes (and the 8 of its first item header where it has several
+        fragments); of many, those that lie close together come in one request, and requests run in parallel.  Frames of
+        a deflated instance need the whole instance, once.
 
         Raises
         ------
@@ -67,20 +71,59 @@ class FrameReader:
         spans = [_fetched(table, frame, record.name_uid) for frame in wanted]
         read = self._reader.read_spans if table.rangeable else self._read_inflated
         pieces = read(record, spans)
-        return [self._checked(record, table, frame, piece) for frame, piece in zip(wanted, pieces, strict=True)]
+        if verify_checksums:
+            for frame, piece in zip(wanted, pieces, strict=True):
+                self._verify(record, table, frame, piece)
+        return [self._joined(record, table, frame, piece) for frame, piece in zip(wanted, pieces, strict=True)]
+
+    def read_each(
+        self,
+        wanted: Sequence[tuple[InstanceRecord, int]],
+        take: Callable[[int, bytes], None],
+        policy: FetchPolicy | None = None,
+    ) -> None:
+        """Read frames of several instances, handing each over as it arrives: its position in `wanted` and its bytes.
+
+        Notes
+        -----
+        As `SeriesReader.read_each`: from several threads, in any order, perhaps twice.  Frames are verified and joined
+        as by :meth:`read`.
+        """
+        ranged: list[tuple[int, FrameTable]] = []
+        for position, (record, frame) in enumerate(wanted):
+            table = self.table(record)
+            if table is not None and table.rangeable:
+                ranged.append((position, table))
+            else:
+                take(position, self.read(record, [frame])[0])
+
+        def check(index: int, piece: bytes) -> None:
+            position, table = ranged[index]
+            record, frame = wanted[position]
+            self._verify(record, table, frame, piece)
+            take(position, self._joined(record, table, frame, piece))
+
+        spans = [
+            (wanted[position][0], _fetched(table, wanted[position][1], wanted[position][0].name_uid))
+            for position, table in ranged
+        ]
+        self._reader.read_each(spans, check, policy)
 
     def _read_inflated(self, record: InstanceRecord, spans: Sequence[ByteRange]) -> list[bytes]:
         with self._reader.open_instance(record) as stream, open_source(stream, self._name(record)) as source:
             return [source.reader.read(span.start, len(span)) for span in spans]
 
-    def _checked(self, record: InstanceRecord, table: FrameTable, frame: int, piece: bytes) -> bytes:
+    def _verify(self, record: InstanceRecord, table: FrameTable, frame: int, piece: bytes) -> None:
+        if table.crc32cs is None:
+            return
+        found = checksum.crc32c(piece if _fragments(table, frame) == 1 else piece[HEADER_BYTES:])
+        expected = table.crc32cs[frame]
+        if found != expected:
+            encoded = checksum.encode(expected), checksum.encode(found)
+            raise HashMismatchError(self._reader.tar_uri, f"{record.name_uid}, frame {frame}", *encoded)
+
+    def _joined(self, record: InstanceRecord, table: FrameTable, frame: int, piece: bytes) -> bytes:
         fragments = _fragments(table, frame)
-        frame_bytes = piece if fragments == 1 else piece[HEADER_BYTES:]
-        if table.crc32cs is not None:
-            found, expected = checksum.crc32c(frame_bytes), table.crc32cs[frame]
-            if found != expected:
-                encoded = checksum.encode(expected), checksum.encode(found)
-                raise HashMismatchError(self._reader.tar_uri, f"{record.name_uid}, frame {frame}", *encoded)
         if fragments == 1:
             return piece
         try:

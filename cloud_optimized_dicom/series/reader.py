@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from cloud_optimized_dicom import checksum
@@ -17,14 +18,15 @@ from cloud_optimized_dicom.errors import (
 from cloud_optimized_dicom.format.metadata.document import SeriesDocument, parse_document
 from cloud_optimized_dicom.lock.record import Intent, LockRecord, parse_lock
 from cloud_optimized_dicom.model import InstanceRecord, TarState
-from cloud_optimized_dicom.ranges import ByteRange
-from cloud_optimized_dicom.series.files import open_range_file
+from cloud_optimized_dicom.ranges import ByteRange, Coalesced, FetchPolicy, coalesce
 from cloud_optimized_dicom.series.state import tar_crc32c
-from cloud_optimized_dicom.uids import member_name
+from cloud_optimized_dicom.series.virtual_file import open_virtual_file
+from cloud_optimized_dicom.storage.base import PARALLEL_READS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from cloud_optimized_dicom.series.virtual_file import OffsetTable
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
     from cloud_optimized_dicom.uids import SeriesKey
 
@@ -64,6 +66,7 @@ class SeriesReader:
         self.store, self.key = store, key
         self._opened = _State(document, metadata_version, document.tar.generation if document.tar else None)
         self._state = self._opened
+        self.policy = FetchPolicy()
 
     @classmethod
     def open(cls, store: ObjectStore, key: SeriesKey) -> SeriesReader:
@@ -111,13 +114,71 @@ class SeriesReader:
         TarMissingInstanceError
             If the tar is shorter than the document says.
         """
+        pieces = [b""] * len(spans)
+
+        def take(position: int, data: bytes) -> None:
+            pieces[position] = data
+
+        self.read_each([(record, span) for span in spans], take)
+        return pieces
+
+    def read_each(
+        self,
+        wanted: Sequence[tuple[InstanceRecord, ByteRange]],
+        take: Callable[[int, bytes], None],
+        policy: FetchPolicy | None = None,
+    ) -> None:
+        """Read ranges of several instances' files, handing each over as it arrives.
+
+        Parameters
+        ----------
+        take
+            Called with a range's position in `wanted` and its bytes, from several threads and in any order; again with
+            the same position where the series was rewritten meanwhile.
+        policy
+            Instead of the reader's own.
+
+        Raises
+        ------
+        StaleReadError, TarMissingInstanceError
+            As :meth:`read_spans`.
+
+        Notes
+        -----
+        Neighbours come in one request, as the policy says; requests run in parallel.  No more than what is under way is
+        held here.
+        """
         for _ in range(_REFRESHES):
-            start, generation = self._place(record)
+            state = self._state
+            spans = [span.shifted(self._place(record, state)) for record, span in wanted]
             try:
-                return self.store.read_ranges(self.key.tar, [span.shifted(start) for span in spans], version=generation)
+                self._fetch(coalesce(spans, policy or self.policy), spans, state.generation, take)
             except ObjectNotFoundError:
-                self._refresh(record)
-        raise StaleReadError(self.tar_uri, record.name_uid, "it kept changing while it was being read")
+                self._refresh(wanted[0][0])
+            else:
+                return
+        raise StaleReadError(self.tar_uri, wanted[0][0].name_uid, "it kept changing while it was being read")
+
+    def _fetch(
+        self,
+        groups: Sequence[Coalesced],
+        spans: Sequence[ByteRange],
+        generation: str | None,
+        take: Callable[[int, bytes], None],
+    ) -> None:
+        def fetch(group: Coalesced) -> None:
+            data = self.store.read(self.key.tar, group.span, version=generation)
+            for position in group.members:
+                start, stop = spans[position].start - group.span.start, spans[position].stop - group.span.start
+                take(position, data if stop - start == len(data) else data[start:stop])
+
+        if len(groups) <= 1:
+            for group in groups:
+                fetch(group)
+            return
+        with ThreadPoolExecutor(min(len(groups), PARALLEL_READS)) as pool:
+            for _ in pool.map(fetch, groups):
+                pass
 
     def read_span(self, record: InstanceRecord, span: ByteRange) -> bytes:
         """Read one range of one instance's file."""
@@ -141,10 +202,11 @@ class SeriesReader:
         """Stream one instance's file; `HashMismatchError` after the last chunk if the bytes are not those stored."""
         crc = done = 0
         while done < record.size:
-            start, generation = self._place(record)
+            state = self._state
+            start = self._place(record, state)
             span = ByteRange(start + done, start + record.size)
             try:
-                for chunk in self.store.iter_chunks(self.key.tar, span, version=generation):
+                for chunk in self.store.iter_chunks(self.key.tar, span, version=state.generation):
                     crc = checksum.crc32c(chunk, crc)
                     done += len(chunk)
                     yield chunk
@@ -152,14 +214,9 @@ class SeriesReader:
                 self._refresh(record)
         self._check(record, crc)
 
-    def open_instance(self, record: InstanceRecord) -> BinaryIO:
+    def open_instance(self, record: InstanceRecord, offset_table: OffsetTable | None = None) -> BinaryIO:
         """Open one instance's file; only what is read is fetched, and a whole read is checked against its CRC32C."""
-        whole = ByteRange(0, record.size)
-
-        def read(span: ByteRange) -> bytes:
-            return self.read_instance(record) if span == whole else self.read_span(record, span)
-
-        return open_range_file(read, record.size, name=f"{self.tar_uri}://{member_name(record.name_uid)}")
+        return open_virtual_file(self, record, offset_table)
 
     def _check(self, record: InstanceRecord, found: int) -> None:
         if found != record.crc32c:
@@ -169,15 +226,14 @@ class SeriesReader:
 
     # -- when the series changed under us
 
-    def _place(self, seen: InstanceRecord) -> tuple[int, str | None]:
-        """Return where an instance lies now, and in which version of the tar; `seen` may be of an earlier state."""
-        document, _, generation = self._state
-        found = document.find(seen.name_uid)
+    def _place(self, seen: InstanceRecord, state: _State) -> int:
+        """Return where an instance lies in the tar of a state; `seen` may be of an earlier one."""
+        found = state.document.find(seen.name_uid)
         if found is None:
             raise StaleReadError(self.tar_uri, seen.name_uid, "it was removed while it was being read")
         if (found.crc32c, found.size) != (seen.crc32c, seen.size):
             raise StaleReadError(self.tar_uri, seen.name_uid, "it was replaced while it was being read")
-        return found.start, generation
+        return found.start
 
     def _refresh(self, seen: InstanceRecord) -> None:
         """Go by the present state of the series from now on."""
@@ -247,8 +303,19 @@ def explains(intent: Intent, metadata_version: str, store: ObjectStore, key: Ser
     -----
     Both conditions are needed: an intent made for another document would give wrong places for right bytes.
     """
-    if intent.result is None or intent.base_metadata is None or intent.base_metadata.version != metadata_version:
-        return False
-    if tar.size != intent.result.size:
+    if intent.result is None or tar.size != intent.result.size or not _made_for(intent, metadata_version, store, key):
         return False
     return tar_crc32c(store, key, tar) == intent.result.crc32c
+
+
+def _made_for(intent: Intent, metadata_version: str, store: ObjectStore, key: SeriesKey) -> bool:
+    """Return whether an intent was made for the document at a version, or for the one that it is a copy of."""
+    base = intent.base_metadata
+    if base is None or base.version == metadata_version:
+        return base is not None
+    try:
+        found = store.read_object(key.metadata)
+    except ObjectNotFoundError:
+        return False
+    same_bytes = (len(found.data), checksum.crc32c(found.data)) == (base.size, base.crc32c)
+    return same_bytes and found.info.version == metadata_version

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 MAX_CONCAT_SOURCES = 32
 """How many sources one :meth:`ObjectStore.concat` takes on every store (the limit of Google Cloud Storage)."""
 
-_PARALLEL_READS = 8
+PARALLEL_READS = 32
+"""How many requests of one read run at a time."""
 
 
 def new_write_id() -> str:
@@ -171,7 +172,7 @@ class ObjectStore(ABC):
         """
         if len(spans) <= 1:
             return [self.read(name, span, version=version) for span in spans]
-        with ThreadPoolExecutor(min(len(spans), _PARALLEL_READS)) as pool:
+        with ThreadPoolExecutor(min(len(spans), PARALLEL_READS)) as pool:
             return list(pool.map(lambda span: self.read(name, span, version=version), spans))
 
     @abstractmethod
