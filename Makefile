@@ -26,7 +26,7 @@ test: $(STAMP) ## Run the fast tests
 	$(PYTEST) -n 2 -m "not slow"
 
 test-slow: $(STAMP) ## Run the heavy tests (minutes, gigabytes)
-	$(PYTEST) -m slow
+	$(PYTEST) -n 2 -m slow
 
 check: $(STAMP) ## Lint, check formatting, types and the layers
 	$(BIN)/ruff check .

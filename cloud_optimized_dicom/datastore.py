@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom.bulk import ingest_by_series, iter_instances
 from cloud_optimized_dicom.cod_object import CODObject
-from cloud_optimized_dicom.series.maintenance import iter_locks, recover_series
+from cloud_optimized_dicom.series.maintenance import discard_intent, iter_locks, recover_series, unlock_series
 from cloud_optimized_dicom.series.repair import repair_series
 from cloud_optimized_dicom.series.tar_check import VerifyOptions
 from cloud_optimized_dicom.series.verify import verify_series
@@ -58,14 +58,31 @@ class Datastore:
         for folder in self.store.list_folders("studies/"):
             yield folder.removeprefix("studies/").rstrip("/")
 
-    def series(self, study_uid: str | None = None) -> Iterator[SeriesKey]:
-        """Yield the series of one study, or of all."""
+    def series(self, study_uid: str | None = None, *, incomplete: bool = False) -> Iterator[SeriesKey]:
+        """Yield the series of one study, or of all.
+
+        Parameters
+        ----------
+        incomplete
+            Also those of which only a tar is left.  Lists every object, which takes longer.
+        """
+        if incomplete:
+            yield from self._series_of_objects("studies/" if study_uid is None else f"studies/{study_uid}/series/")
+            return
         studies = self.studies() if study_uid is None else iter([study_uid])
         for study in studies:
             for folder in self.store.list_folders(f"studies/{study}/series/"):
                 key = SeriesKey.parse(folder)
                 if key is not None:
                     yield key
+
+    def _series_of_objects(self, prefix: str) -> Iterator[SeriesKey]:
+        last = None
+        for info in self.store.list(prefix):  # the tar of a series comes right before what is in its folder
+            key = SeriesKey.parse("/".join(info.name.split("/")[:4]))
+            if key is not None and key != last:
+                yield key
+                last = key
 
     def open(self, study_uid: str, series_uid: str, mode: Any = "r", **options: Any) -> CODObject:
         """Return one series, to be used in a ``with`` block; options as of `CODObject`."""
@@ -83,7 +100,7 @@ class Datastore:
         sample
             Check only so many instances of each series, always the same ones; the rest of the tar is then not read.
         """
-        for key in self.series() if keys is None else keys:
+        for key in self.series(incomplete=True) if keys is None else keys:
             yield verify_series(self.store, key, VerifyOptions(deep, sample))
 
     def repair(self, keys: Iterable[SeriesKey] | None = None, *, wait_seconds: float = 0) -> Iterator[RepairResult]:
@@ -97,11 +114,17 @@ class Datastore:
         for key in self.series() if keys is None else keys:
             yield repair_series(self.store, key, wait_seconds=wait_seconds)
 
-    def locks(self) -> Iterator[LockState]:
-        """Yield every lock of the datastore, whoever holds it."""
-        return iter_locks(self.store, self.series())
+    def locks(self, keys: Iterable[SeriesKey] | None = None) -> Iterator[LockState]:
+        """Yield every lock, whoever holds it, of all series where none are named.
 
-    def recover(self, keys: Iterable[SeriesKey] | None = None) -> Iterator[RecoveryResult]:
+        Raises
+        ------
+        MetadataError
+            If a lock is damaged.
+        """
+        return iter_locks(self.store, self.series() if keys is None else keys)
+
+    def recover(self, keys: Iterable[SeriesKey] | None = None, *, wait_seconds: float = 0) -> Iterator[RecoveryResult]:
         """Finish what dead writers decided and sweep what they left, in all series where none are named.
 
         Notes
@@ -110,7 +133,27 @@ class Datastore:
         the next one does the same for its own series.
         """
         for key in self.series() if keys is None else keys:
-            yield recover_series(self.store, key)
+            yield recover_series(self.store, key, wait_seconds=wait_seconds)
+
+    def unlock(self, key: SeriesKey) -> RecoveryResult:
+        """Let go of a lock that no living writer holds, an older writer's too; a decided commit is finished first.
+
+        Raises
+        ------
+        LockAcquisitionError
+            If its lease has not run out: that writer may be alive.
+        """
+        return unlock_series(self.store, key)
+
+    def discard_intent(self, key: SeriesKey, *, wait_seconds: float = 0) -> RecoveryResult:
+        """Give up a decided commit whose staged segments have vanished; one that can be finished is finished.
+
+        Raises
+        ------
+        LockAcquisitionError
+            If another writer holds the lock.
+        """
+        return discard_intent(self.store, key, wait_seconds=wait_seconds)
 
     def ingest(
         self,

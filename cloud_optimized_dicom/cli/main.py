@@ -13,13 +13,17 @@ import typer
 
 from cloud_optimized_dicom.cli.exit_codes import ExitCode, exit_code_of
 from cloud_optimized_dicom.cli.export import export
+from cloud_optimized_dicom.cli.frame import frame
 from cloud_optimized_dicom.cli.get import get
 from cloud_optimized_dicom.cli.header import header
 from cloud_optimized_dicom.cli.info import info
 from cloud_optimized_dicom.cli.ingest import ingest
+from cloud_optimized_dicom.cli.locks import locks
 from cloud_optimized_dicom.cli.ls import ls
 from cloud_optimized_dicom.cli.output import printable
+from cloud_optimized_dicom.cli.recover import recover
 from cloud_optimized_dicom.cli.remove import remove
+from cloud_optimized_dicom.cli.unlock import unlock
 from cloud_optimized_dicom.cli.verify import verify
 from cloud_optimized_dicom.errors import CODError
 
@@ -40,8 +44,12 @@ for _verb, _summary in (
     (info, "Show what a series holds."),
     (header, "Print headers as DICOM JSON."),
     (get, "Fetch one instance as a file."),
+    (frame, "Fetch one frame as bytes, array or picture."),
     (export, "Write series as a tree of DICOM files."),
-    (verify, "Compare stored bytes with their checksums."),
+    (verify, "Compare stored bytes with their checksums, and repair."),
+    (locks, "List who writes, or has died writing."),
+    (recover, "Finish what dead writers decided."),
+    (unlock, "Let go of a dead writer's lock."),
     (remove, "Remove instances from a series."),
 ):
     app.command(short_help=_summary)(_verb)

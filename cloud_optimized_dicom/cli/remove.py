@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from cloud_optimized_dicom.cli.exit_codes import ExitCode
+from cloud_optimized_dicom.cli.asking import YesFlag, ask
 from cloud_optimized_dicom.cli.options import (  # noqa: TC001 - typer reads the annotations
     JsonFlag,
     SeriesArgument,
@@ -20,7 +19,7 @@ from cloud_optimized_dicom.cli.targets import open_series, series_target
 def remove(
     series: SeriesArgument,
     uids: Annotated[list[str], typer.Argument(metavar="UID...", help="SOP Instance UIDs.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesFlag = False,
     wait: WaitOption = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -30,12 +29,8 @@ def remove(
     """
     output = Output(json=as_json)
     target = series_target(series)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise typer.BadParameter("there is nobody to ask: pass --yes")
-        if not typer.confirm(f"Remove {count_text(len(set(uids)), 'instance')} from {series}?", err=True):
-            output.note("nothing was removed")
-            raise typer.Exit(ExitCode.SOME_FAILED)
+    question = f"Remove {count_text(len(set(uids)), 'instance')} from {series}?"
+    ask(output, question, "nothing was removed", yes=yes)
     with open_series(target, "a", wait) as cod:
         cod.remove(uids)
         left = len(cod.get_metadata()["cod"]["instances"])

@@ -86,8 +86,8 @@ def open_series(target: Target, mode: str = "r", wait_seconds: float = 0) -> Abs
     )
 
 
-def series_keys(target: Target) -> list[SeriesKey]:
-    """Return the series that a target names or holds.
+def series_keys(target: Target, *, incomplete: bool = False) -> list[SeriesKey]:
+    """Return the series that a target names or holds; `incomplete` as of `Datastore.series`.
 
     Raises
     ------
@@ -96,7 +96,22 @@ def series_keys(target: Target) -> list[SeriesKey]:
     """
     if target.key is not None:
         return [target.key]
-    keys = list(target.datastore.series(target.study_uid))
+    keys = list(target.datastore.series(target.study_uid, incomplete=incomplete))
     if not keys:
         raise CODObjectNotFoundError(target.uri)
+    return keys
+
+
+def existing_keys(target: Target, *, incomplete: bool = False) -> list[SeriesKey]:
+    """Return the series that a target names or holds, if it has any object at all: a lock alone counts.
+
+    Raises
+    ------
+    CODObjectNotFoundError
+        If there is none.
+    """
+    keys = series_keys(target, incomplete=incomplete)
+    store = target.datastore.store
+    if target.key is not None and not any(store.list(f"{target.key.folder}/")) and not store.find(target.key.tar):
+        raise CODObjectNotFoundError(store.url_of(target.key.folder))
     return keys

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cloud_optimized_dicom.cli.exit_codes import ExitCode, exit_code_of, worst
 from cloud_optimized_dicom.cli.options import JsonFlag, TargetArgument  # noqa: TC001 - typer reads the annotations
 from cloud_optimized_dicom.cli.output import Output, count_text, size_text
-from cloud_optimized_dicom.cli.targets import Target, series_keys
-from cloud_optimized_dicom.errors import CODError, CODObjectNotFoundError
+from cloud_optimized_dicom.cli.targets import Target, existing_keys
+from cloud_optimized_dicom.errors import CODError
 
 if TYPE_CHECKING:
     from cloud_optimized_dicom.datastore import Datastore
     from cloud_optimized_dicom.series.findings import VerifyReport
+    from cloud_optimized_dicom.series.repair import RepairResult
     from cloud_optimized_dicom.uids import SeriesKey
 
 
 @dataclass
 class _Verdict:
-    """What was found so far."""
+    """What was found so far, and what was done about it."""
 
     reports: list[VerifyReport] = field(default_factory=list)
+    repairs: list[RepairResult] = field(default_factory=list)
     failures: list[tuple[str, CODError]] = field(default_factory=list)
 
     @property
@@ -32,28 +34,64 @@ class _Verdict:
 
     @property
     def code(self) -> ExitCode:
-        return worst([exit_code_of(error) for _, error in self.failures] + [ExitCode.DAMAGED] * bool(self.damaged))
+        codes = [exit_code_of(error) for _, error in self.failures]
+        codes += [ExitCode.LOCKED if result.busy else ExitCode.SOME_FAILED for result in self.repairs if result.reason]
+        return worst(codes + [ExitCode.DAMAGED] * bool(self.damaged))
 
     def document(self) -> dict[str, Any]:
         failed = [{"uri": uri, "error": type(error).__name__, "reason": str(error)} for uri, error in self.failures]
-        return {"series": [asdict(report) | {"damaged": report.damaged} for report in self.reports], "failed": failed}
+        return {
+            "series": [asdict(report) | {"damaged": report.damaged} for report in self.reports],
+            "repairs": [asdict(result) for result in self.repairs],
+            "failed": failed,
+        }
 
 
-def verify(target: TargetArgument, as_json: JsonFlag = False) -> None:
+@dataclass(frozen=True)
+class _Options:
+    """How far to go."""
+
+    deep: bool
+    sample: int | None
+    repair: bool
+
+
+DeepFlag = Annotated[
+    bool, typer.Option("--deep", help="Also read every DICOM file again, and compare its header and frame table.")
+]
+SampleOption = Annotated[
+    int | None, typer.Option("--sample", metavar="N", min=1, help="Check only N instances of each series.")
+]
+RepairFlag = Annotated[
+    bool, typer.Option("--repair", help="First mend what needs no guessing; each mending is a commit.")
+]
+
+
+def verify(
+    target: TargetArgument,
+    deep: DeepFlag = False,
+    sample: SampleOption = None,
+    repair: RepairFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Compare every byte of a series, or of all series of a datastore, with the checksums on record.
 
     Exits with 5 if anything is damaged.  What is merely odd (a lock, an older writer's frame table) is listed and is no
     failure.
+
+    --repair finishes what dead writers decided, records instances that only the tar has, rebuilds older writers' frame
+    tables and adds missing checksums; then it verifies.  Damaged bytes are never touched.
     """
     output = Output(json=as_json)
     parsed = Target.parse(target)
-    keys = _existing(parsed)
+    keys = existing_keys(parsed, incomplete=True)
     verdict = _Verdict()
     datastore = parsed.datastore
+    options = _Options(deep, sample, repair)
     with output.meter("verifying") as meter:
         meter.expect(len(keys))
         for key in keys:
-            _verify(datastore, key, verdict, output)
+            _work_on(datastore, key, options, verdict, output)
             meter.advance()
     failed = f"{len(verdict.failures)} not verified"
     output.line(f"{count_text(len(keys), 'series')}, {verdict.damaged} damaged, {failed}")
@@ -62,9 +100,11 @@ def verify(target: TargetArgument, as_json: JsonFlag = False) -> None:
         raise typer.Exit(verdict.code)
 
 
-def _verify(datastore: Datastore, key: SeriesKey, verdict: _Verdict, output: Output) -> None:
+def _work_on(datastore: Datastore, key: SeriesKey, options: _Options, verdict: _Verdict, output: Output) -> None:
     try:
-        report = next(datastore.verify([key]))
+        if options.repair:
+            _repair(datastore, key, verdict, output)
+        report = next(datastore.verify([key], deep=options.deep, sample=options.sample))
     except CODError as error:
         uri = datastore.store.url_of(key.folder)
         verdict.failures.append((uri, error))
@@ -78,10 +118,10 @@ def _verify(datastore: Datastore, key: SeriesKey, verdict: _Verdict, output: Out
         output.line(f"         {finding.kind}: {finding.subject}: {finding.detail}")
 
 
-def _existing(target: Target) -> list[SeriesKey]:
-    """Return the series to verify; one that has neither metadata nor tar does not exist, rather than being damaged."""
-    keys = series_keys(target)
-    store = target.datastore.store
-    if target.key is not None and not any(store.find(name) for name in (target.key.metadata, target.key.tar)):
-        raise CODObjectNotFoundError(store.url_of(target.key.folder))
-    return keys
+def _repair(datastore: Datastore, key: SeriesKey, verdict: _Verdict, output: Output) -> None:
+    result = next(datastore.repair([key]))
+    verdict.repairs.append(result)
+    for action in result.actions:
+        output.line(f"repaired {result.series_uri}: {action}")
+    if result.reason is not None:
+        output.line(f"not repaired {result.series_uri}: {result.reason}")

@@ -62,6 +62,8 @@ def parse_member_header(block: bytes) -> Member | None:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         return None
+    if info.size < 0:  # base 256 has a sign; whoever walks the members would go back
+        return None
     return Member(info.name, info.size, info.type in _EXTENSION_TYPES)
 
 

@@ -26,7 +26,7 @@ from cloud_optimized_dicom.lock.record import Intent, LockRecord, dump_lock, par
 from cloud_optimized_dicom.storage.base import Attributes, new_write_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cloud_optimized_dicom.storage.base import ObjectStore, ReadResult
     from cloud_optimized_dicom.uids import SeriesKey
@@ -94,6 +94,11 @@ class SeriesLock:
         """The version that is held; it moves along with every renewal.  None once released."""
         return self._version
 
+    @property
+    def acquisition_id(self) -> str | None:
+        """What this acquisition is called in the blob; renewals do not change it."""
+        return self._record.write_id
+
     def create(self) -> None:
         """Make the blob; `PreconditionFailedError` if there is one."""
         body = dump_lock(self._record, self._key, hashed_uids=self._hashed)
@@ -118,7 +123,7 @@ class SeriesLock:
         LockVerificationError
             If it is not.
         """
-        self._write(self._record)
+        self._write(lambda record: record)
 
     def decide(self, intent: Intent) -> None:
         """Write the intent: from here on the commit will happen.
@@ -130,11 +135,11 @@ class SeriesLock:
         WriteUnknownError
             If it cannot be known whether the intent landed.
         """
-        self._write(replace(self._record, intent=intent))
+        self._write(lambda record: replace(record, intent=intent))
 
     def clear(self) -> None:
         """Drop an intent that is finished."""
-        self._write(replace(self._record, intent=None))
+        self._write(lambda record: replace(record, intent=None))
         self.inherited = None
 
     def release(self, tidy: Sequence[str] = ()) -> None:
@@ -205,11 +210,12 @@ class SeriesLock:
         self._version = info.version
         self._record = record or self._record
 
-    def _write(self, record: LockRecord) -> None:
+    def _write(self, change: Callable[[LockRecord], LockRecord]) -> None:
+        # What is written is made under the mutex: a renewal that had to wait must not write what was true before.
         with self._mutex:
             self.check()
             try:
-                self._replace(record)
+                self._replace(change(self._record))
             except (PreconditionFailedError, ObjectNotFoundError) as error:
                 self.lost = "another writer took it over"
                 raise LockVerificationError(self.uri, self.lost) from error
@@ -250,8 +256,9 @@ def acquire(store: ObjectStore, key: SeriesKey, options: LockOptions, *, hashed_
             time.sleep(min(left, pause * random.uniform(0.5, 1.5)))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 1.5, _MAX_WAIT_SECONDS)
             continue
-        listed = tuple(name for name in names if name.startswith(key.pending))
-        return Acquisition(lock, listed, key.error_log in names)
+        if lock is not None:
+            listed = tuple(name for name in names if name.startswith(key.pending))
+            return Acquisition(lock, listed, key.error_log in names)
 
 
 def _new_record(options: LockOptions, intent: Intent | None) -> LockRecord:
@@ -259,7 +266,8 @@ def _new_record(options: LockOptions, intent: Intent | None) -> LockRecord:
     return LockRecord(owner_name(), new_write_id(), acquired, options.lease_seconds, intent)
 
 
-def _attempt(store: ObjectStore, key: SeriesKey, options: LockOptions, *, hashed_uids: bool) -> SeriesLock:
+def _attempt(store: ObjectStore, key: SeriesKey, options: LockOptions, *, hashed_uids: bool) -> SeriesLock | None:
+    """Try once; return None where the lock was released between our two looks, so that another try is due at once."""
     fresh = SeriesLock(store, key, _new_record(options, None), hashed_uids=hashed_uids)
     try:
         fresh.create()
@@ -270,7 +278,7 @@ def _attempt(store: ObjectStore, key: SeriesKey, options: LockOptions, *, hashed
     try:
         found = store.read_object(key.lock)
     except ObjectNotFoundError:
-        raise LockAcquisitionError(store.url_of(key.lock), None, 0, None) from None  # released this instant
+        return None
     record = parse_lock(store.url_of(key.lock), found.data)
     if not may_take_over(record, found, options):
         raise busy(store.url_of(key.lock), record, found)

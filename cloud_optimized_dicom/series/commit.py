@@ -95,7 +95,7 @@ class Series:
 
 
 def commit(series: Series, lock: SeriesLock, base: Base, plan: TarPlan | None, change: Change) -> SeriesDocument:
-    """Make one change visible; return the document that holds it.
+    """Make one change visible; return the document that holds it, as it was decided.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def commit(series: Series, lock: SeriesLock, base: Base, plan: TarPlan | None, c
         let_go(lock, error, names)
         raise
     try:
-        decided_here = _decide(series, lock, intent)
+        decided_here = _decide(series, lock, intent, base)
     except LockVerificationError:
         lock.release(tidy=names)
         raise
@@ -140,9 +140,12 @@ def commit(series: Series, lock: SeriesLock, base: Base, plan: TarPlan | None, c
     except BaseException:
         lock.abandon()  # interrupted, perhaps behind the decision: its segments must stay
         raise
-    document = _carry_out(series, lock, intent, base.document if decided_here else None)
-    lock.release(tidy=names)
-    return document
+    document, committed = _carry_out(series, lock, intent, base, decided_here=decided_here)
+    if committed:
+        lock.release(tidy=names)
+    else:
+        lock.abandon()  # the holder of the lock finishes it, and needs the segments for that
+    return document or _as_decided(intent, base)
 
 
 def let_go(lock: SeriesLock, error: BaseException, names: Sequence[str] = ()) -> None:
@@ -160,14 +163,23 @@ def let_go(lock: SeriesLock, error: BaseException, names: Sequence[str] = ()) ->
         lock.release(tidy=names)
 
 
-def _carry_out(series: Series, lock: SeriesLock, intent: Intent, document: SeriesDocument | None) -> SeriesDocument:
+def _carry_out(
+    series: Series, lock: SeriesLock, intent: Intent, base: Base, *, decided_here: bool
+) -> tuple[SeriesDocument | None, bool]:
+    """Do what was decided; return the document, where we wrote it, and whether the commit is complete."""
     lock.stop_renewing()  # losing the lock costs nothing any more
     try:
-        after = finish(series, intent, document) if document is not None else None
-        return after if after is not None else _committed_by_successor(series, intent)
+        after = finish(series, intent, base.document) if decided_here else None
+        return after, after is not None or _is_committed(series, lock, intent, base)
     except BaseException:
         lock.abandon()
         raise
+
+
+def _as_decided(intent: Intent, base: Base) -> SeriesDocument:
+    """Return the document as we decided it; whoever carried that out knows the tar's version, we do not."""
+    tar = TarState("", intent.result.size, intent.result.crc32c) if intent.result else None
+    return base.document.applied(intent.change, tar, intent.write_id)
 
 
 # -- step 1
@@ -201,29 +213,31 @@ def _intent(
 # -- step 2
 
 
-def _decide(series: Series, lock: SeriesLock, intent: Intent) -> bool:
+def _decide(series: Series, lock: SeriesLock, intent: Intent, base: Base) -> bool:
     """Write the intent; return False where it turns out that it was decided and a successor has it."""
     try:
         lock.decide(intent)
     except LockVerificationError:
         # A lost response may hide that we had decided before the takeover.  First the lock, then the document: the
         # other way round a successor could move the intent from one to the other between the two looks.
-        if _in_lock(series, intent) or _in_document(series, intent):
+        if _in_lock(series, intent) or _in_document(series, intent, base):
             return False
         raise
     return True
 
 
-def _in_lock(series: Series, intent: Intent) -> bool:
+def _in_lock(series: Series, intent: Intent, besides: str | None = None) -> bool:
+    """Return whether the lock holds the intent; not where the lock is still that of the acquisition `besides`."""
     try:
         found = series.store.read_object(series.key.lock)
     except ObjectNotFoundError:
         return False
-    present = parse_lock(series.store.url_of(series.key.lock), found.data).intent
-    return present is not None and present.write_id == intent.write_id
+    record = parse_lock(series.store.url_of(series.key.lock), found.data)
+    mine = record.intent is not None and record.intent.write_id == intent.write_id
+    return mine and (besides is None or record.write_id != besides)
 
 
-def _in_document(series: Series, intent: Intent) -> bool:
+def _in_document(series: Series, intent: Intent, base: Base) -> bool:
     """Return whether the document's log names the intent; raise if it cannot say any more."""
     try:
         document, version = read_document(series.store, series.key)
@@ -232,19 +246,28 @@ def _in_document(series: Series, intent: Intent) -> bool:
     if intent.write_id in document.commits:
         return True
     moved_on = intent.base_metadata is None or version != intent.base_metadata.version
-    if moved_on and len(document.commits) >= COMMITS_KEPT:
+    # A log that still names the commit before ours would name ours too.
+    reaches_back = bool(set(base.document.commits[-1:]) & set(document.commits))
+    if moved_on and not reaches_back and len(document.commits) >= COMMITS_KEPT:
         raise CommitUnknownError(series.store.url_of(series.key.folder), intent.write_id)
     return False
 
 
-def _committed_by_successor(series: Series, intent: Intent) -> SeriesDocument:
-    """Return the present document of a series whose commit somebody else finished for us."""
-    if _in_document(series, intent):
-        return read_document(series.store, series.key)[0]
-    if _in_lock(series, intent):
-        return read_document(series.store, series.key)[0]  # decided; the holder of the lock finishes it
-    if _in_document(series, intent):  # finished between the two looks
-        return read_document(series.store, series.key)[0]
+def _is_committed(series: Series, lock: SeriesLock, intent: Intent, base: Base) -> bool:
+    """Return whether somebody else finished what we decided; False where the holder of the lock is about to.
+
+    Raises
+    ------
+    ConflictError
+        If nobody will: the lock is still ours, or was let go, and the log does not name us.
+    """
+    if _in_document(series, intent, base):
+        return True
+    # A lock that is still ours has nobody else behind it.
+    if _in_lock(series, intent, besides=lock.acquisition_id):
+        return False
+    if _in_document(series, intent, base):  # finished between the two looks
+        return True
     raise ConflictError(series.store.url_of(series.key.folder), "metadata or tar changed without a commit of ours")
 
 
@@ -337,7 +360,8 @@ def _write_metadata(series: Series, intent: Intent, document: SeriesDocument) ->
 
 
 def _vanished(series: Series, intent: Intent) -> TarValidationError:
-    return _quarantined(series, f"a staged segment of the decided commit {intent.write_id} has vanished")
+    reason = f"a staged segment of the decided commit {intent.write_id} has vanished"
+    return _quarantined(series, f"{reason}; `cod recover --discard-intent` gives that commit up")
 
 
 def _quarantined(series: Series, reason: str) -> TarValidationError:

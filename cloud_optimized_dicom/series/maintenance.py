@@ -22,7 +22,7 @@ from cloud_optimized_dicom.storage.base import ConcatSource, new_write_id
 from cloud_optimized_dicom.storage.payload import BytesPayload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from cloud_optimized_dicom.format.metadata.document import SeriesDocument
@@ -92,7 +92,7 @@ def find_lock(store: ObjectStore, key: SeriesKey) -> LockState | None:
     )
 
 
-def recover_series(store: ObjectStore, key: SeriesKey) -> RecoveryResult:
+def recover_series(store: ObjectStore, key: SeriesKey, *, wait_seconds: float = 0) -> RecoveryResult:
     """Finish what a dead writer of one series decided, and sweep what it left; a live writer is left alone.
 
     Notes
@@ -105,7 +105,8 @@ def recover_series(store: ObjectStore, key: SeriesKey) -> RecoveryResult:
     if key.lock not in names and not any(name.startswith(key.pending) for name in names):
         return RecoveryResult(uri, "nothing")
     try:
-        acquisition = acquire(store, key, LockOptions(), hashed_uids=_hashed(store, key))
+        options = LockOptions(wait_seconds=wait_seconds)
+        acquisition = acquire(store, key, options, hashed_uids=_hashed(store, key))
         finished = _settle(Series(store, key), acquisition)
     except LockAcquisitionError as error:
         return RecoveryResult(uri, "busy", str(error))
@@ -154,7 +155,7 @@ def _hashed(store: ObjectStore, key: SeriesKey) -> bool:
         return False
 
 
-def iter_locks(store: ObjectStore, keys: Iterator[SeriesKey]) -> Iterator[LockState]:
+def iter_locks(store: ObjectStore, keys: Iterable[SeriesKey]) -> Iterator[LockState]:
     """Yield the locks of the series given."""
     for key in keys:
         state = find_lock(store, key)
@@ -162,25 +163,33 @@ def iter_locks(store: ObjectStore, keys: Iterator[SeriesKey]) -> Iterator[LockSt
             yield state
 
 
-def discard_intent(store: ObjectStore, key: SeriesKey) -> RecoveryResult:
+def discard_intent(store: ObjectStore, key: SeriesKey, *, wait_seconds: float = 0) -> RecoveryResult:
     """Give up a decided commit whose staged segments have vanished; the only way to drop an intent.
+
+    Raises
+    ------
+    LockAcquisitionError
+        If another writer holds the lock.
 
     Notes
     -----
+    A commit whose segments are all there is finished instead: nothing decided is given up that can be carried out.
+
     Both objects are fenced first, so that nobody who still believes in the intent can carry it out any more: the tar is
     concatenated onto itself (or an empty one is made where there was none), the metadata is rewritten.  If a fence is
     refused, the commit has gone on meanwhile, and is finished instead.
     """
     uri = store.url_of(key.folder)
     series = Series(store, key)
-    acquisition = acquire(store, key, LockOptions(), hashed_uids=_hashed(store, key))
+    options = LockOptions(wait_seconds=wait_seconds)
+    acquisition = acquire(store, key, options, hashed_uids=_hashed(store, key))
     lock = acquisition.lock
     try:
         if lock.inherited is None:
             lock.release()
             return RecoveryResult(uri, "nothing")
         intent = localised(series, lock.inherited)
-        if not _fence(series, intent):
+        if all(store.find(source.name) for source in intent.sources) or not _fence(series, intent):
             finished = recover(series, acquisition)
             lock.release()
             return RecoveryResult(uri, "finished" if finished else "swept")

@@ -135,7 +135,7 @@ def member_payload(record: InstanceRecord, data: Payload) -> MemberPayload:
     return MemberPayload(member_name(record.name_uid), data)
 
 
-def pack_new(members: Iterable[NewMember], start: int) -> Packed:
+def pack_new(members: Iterable[NewMember], start: int, segment_bytes: int = SEGMENT_BYTES) -> Packed:
     """Lay out new members from `start` (a multiple of 512) of the tar."""
     payloads: list[Payload] = []
     records: dict[str, dict[str, Any]] = {}
@@ -145,7 +145,7 @@ def pack_new(members: Iterable[NewMember], start: int) -> Packed:
         records[record.name_uid] = dump_record(record)
         payloads.append(payload)
         start += payload.size
-    return Packed(segmented(payloads), records)
+    return Packed(segmented(payloads, segment_bytes), records)
 
 
 def pack_kept(
@@ -163,9 +163,9 @@ def pack_kept(
     return payloads, records
 
 
-def segmented(payloads: Sequence[Payload]) -> tuple[Payload, ...]:
-    """Group payloads, in order, into at most 31 segments of about equal size."""
-    limit = max(SEGMENT_BYTES, sum(payload.size for payload in payloads) // (MAX_SEGMENTS - 1))
+def segmented(payloads: Sequence[Payload], segment_bytes: int = SEGMENT_BYTES) -> tuple[Payload, ...]:
+    """Group payloads, in order, into at most 31 segments of about equal size, `segment_bytes` where that suffices."""
+    limit = max(segment_bytes, sum(payload.size for payload in payloads) // (MAX_SEGMENTS - 1))
     groups: list[list[Payload]] = []
     size = 0
     for payload in payloads:

@@ -11,7 +11,7 @@ from cloud_optimized_dicom.series.commit import finish, metadata_state
 from cloud_optimized_dicom.series.reader import read_document
 
 if TYPE_CHECKING:
-    from cloud_optimized_dicom.lock.lease import Acquisition
+    from cloud_optimized_dicom.lock.lease import Acquisition, SeriesLock
     from cloud_optimized_dicom.lock.record import Intent, ObjectState
     from cloud_optimized_dicom.series.commit import Series
 
@@ -35,16 +35,17 @@ def recover(series: Series, acquisition: Acquisition) -> bool:
     if intent is not None:
         _log.info("finishing commit %s of %s", intent.write_id, series.store.url_of(series.key.folder))
         if finish(series, localised(series, intent)) is None:
-            _check_complete(series, intent)
+            _check_complete(series, acquisition.lock, intent)
         acquisition.lock.clear()
     if acquisition.listed:
         series.store.delete_all([(name, None) for name in acquisition.listed])
     return intent is not None
 
 
-def _check_complete(series: Series, intent: Intent) -> None:
+def _check_complete(series: Series, lock: SeriesLock, intent: Intent) -> None:
     document, _ = read_document(series.store, series.key)
     if intent.write_id not in document.commits:
+        lock.renew()  # raises if the lock was lost: then others have finished it, and the log may have forgotten it
         raise ConflictError(
             series.store.url_of(series.key.folder),
             f"the decided commit {intent.write_id} can no longer be finished: a writer outside the protocol broke in",

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom import checksum
-from cloud_optimized_dicom.errors import CODError, LockAcquisitionError
+from cloud_optimized_dicom.errors import CODError, LockAcquisitionError, StaleReadError, StorageError
 from cloud_optimized_dicom.format.dicom_json import pack_header
+from cloud_optimized_dicom.format.metadata.document import Change
 from cloud_optimized_dicom.format.metadata.record import VERSION, dump_record
 from cloud_optimized_dicom.format.offsets.codec import dump_offset_tables
 from cloud_optimized_dicom.lock.lease import LockOptions
 from cloud_optimized_dicom.lock.record import ObjectState
-from cloud_optimized_dicom.model import InstanceRecord
+from cloud_optimized_dicom.model import InstanceRecord, TarState
 from cloud_optimized_dicom.series.maintenance import recover_series
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.series.tar_check import Findings, TarCheck, VerifyOptions, inspected
@@ -22,19 +23,28 @@ from cloud_optimized_dicom.series.verify import records_in_tar_order
 from cloud_optimized_dicom.uids import NestedUri, is_uid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cloud_optimized_dicom.model import DicomFacts
     from cloud_optimized_dicom.series.tar_check import Orphan
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
     from cloud_optimized_dicom.uids import SeriesKey
 
 
+_RECOVERED = {
+    "finished": "the commit that a dead writer had decided was finished",
+    "swept": "what a dead writer left was swept",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class RepairResult:
-    """What a repair did, one line each; `reason` says why it did nothing where it could not."""
+    """What a repair did, one line each; `reason` says why it could not, `busy` if a writer was the reason."""
 
     series_uri: str
     actions: tuple[str, ...] = ()
     reason: str | None = None
+    busy: bool = False
 
 
 def repair_series(store: ObjectStore, key: SeriesKey, *, wait_seconds: float = 0) -> RepairResult:
@@ -46,19 +56,22 @@ def repair_series(store: ObjectStore, key: SeriesKey, *, wait_seconds: float = 0
     a DICOM instance of this series whose UID is not taken.
     """
     uri = store.url_of(key.folder)
-    recovered = recover_series(store, key)
-    actions = [] if recovered.outcome == "nothing" else [f"recovery: {recovered.outcome}"]
+    recovered = recover_series(store, key, wait_seconds=wait_seconds)
+    if recovered.outcome in {"busy", "failed"}:
+        return RepairResult(uri, (), recovered.reason, busy=recovered.outcome == "busy")
+    actions = [] if recovered.outcome == "nothing" else [_RECOVERED[recovered.outcome]]
     options = TransactionOptions(create_if_missing=False, lock=LockOptions(wait_seconds=wait_seconds))
     try:
         transaction = Transaction.begin(store, key, options)
         try:
-            actions += _Repair(transaction).stage()
+            staged = _Repair(transaction).stage()
         except BaseException:
             transaction.rollback()
             raise
         transaction.commit()
+        actions += staged
     except LockAcquisitionError as error:
-        return RepairResult(uri, tuple(actions), str(error))
+        return RepairResult(uri, tuple(actions), str(error), busy=True)
     except CODError as error:
         return RepairResult(uri, tuple(actions), f"{type(error).__name__}: {error}")
     return RepairResult(uri, tuple(actions))
@@ -66,11 +79,8 @@ def repair_series(store: ObjectStore, key: SeriesKey, *, wait_seconds: float = 0
 
 class _Repair:
     def __init__(self, transaction: Transaction) -> None:
-        base = transaction.base
         self._transaction = transaction
-        self._document = base.document
-        version = base.metadata.version if base.metadata else ""
-        self._reader = SeriesReader(transaction.series.store, transaction.series.key, base.document, version)
+        self._document = transaction.base.document
 
     def stage(self) -> list[str]:
         """Stage every repair; return what was done."""
@@ -79,51 +89,53 @@ class _Repair:
             return []
         findings = Findings()
         records = records_in_tar_order(self._document, findings)
-        check = TarCheck(self._reader, tar, records, findings)
+        check = TarCheck(self._reader(), tar, records, findings)
         check.run(VerifyOptions())
         damaged = {finding.subject for finding in findings.found if finding.damage}
         actions = [self._mend_table(record) for record in records if record.name_uid not in damaged]
-        actions += [self._record_orphan(orphan) for orphan in check.orphans]
-        actions.append(self._record_tar(tar))
+        whole = [orphan for orphan in check.orphans if orphan.span.stop <= tar.size]
+        actions += [self._record_orphan(place) for place in self._places(whole, tar)]
+        if not damaged:  # a checksum of damaged bytes would vouch for them
+            actions.append(self._record_tar(tar))
         return [action for action in actions if action]
+
+    def _reader(self, orphan: InstanceRecord | None = None) -> SeriesReader:
+        """Return a reader of what the holder of the lock found, as if an orphan had its record already."""
+        base, series = self._transaction.base, self._transaction.series
+        adopted = base.adopted
+        tar = TarState(adopted.version, adopted.size, adopted.crc32c or 0) if adopted is not None else None
+        document = base.document.with_tar(tar) if tar is not None else base.document
+        if orphan is not None:
+            document = document.applied(Change({orphan.name_uid: dump_record(orphan)}), None, "repair")
+        return SeriesReader(series.store, series.key, document, base.metadata.version if base.metadata else "")
 
     def _mend_table(self, record: InstanceRecord) -> str:
         table = record.frame_table
         if not record.has_pixeldata or (table is not None and table.trusted and table.crc32cs is not None):
             return ""
-        facts = inspected(self._reader, record)
-        if facts.frame_table is None or facts.frame_table == table:
+        facts = _find_facts(self._reader(), record)
+        if facts is None or facts.frame_table is None or facts.frame_table == table:
             return ""
         raw = dict(self._document.instances[record.name_uid])
         raw["offset_tables"] = dump_offset_tables(facts.frame_table)
         self._transaction.touch(record.name_uid, raw)
         return f"instance {record.name_uid}: frame table rebuilt, {len(facts.frame_table)} frames"
 
-    def _record_orphan(self, orphan: Orphan) -> str:
-        uid = NestedUri("", orphan.name).instance_uid
-        if not is_uid(uid) or uid in self._document.instances or self._transaction.find(uid) is not None:
-            return ""
-        place = self._placeholder(uid, orphan)
-        try:
-            facts = inspected(self._reader, place)
-        except CODError:
-            return ""
-        key = self._transaction.series.key
-        if self._document.hashed_uids or (facts.study_uid, facts.series_uid) != (key.study_uid, key.series_uid):
-            return ""
-        if facts.instance_uid != uid:
-            return ""
-        self._transaction.touch(uid, _record_of(place, facts))
-        return f"instance {uid}: recorded, it was in the tar only"
+    def _places(self, orphans: Iterable[Orphan], tar: ObjectInfo) -> list[InstanceRecord]:
+        """Return where orphans lie that may be recorded: each UID once, and none where members of one name differ."""
+        found: dict[str, list[InstanceRecord]] = {}
+        for orphan in orphans:
+            uid = NestedUri("", orphan.name).instance_uid
+            if is_uid(uid) and uid not in self._document.instances and not self._document.hashed_uids:
+                found.setdefault(uid, []).append(self._place(uid, orphan, tar))
+        return [places[0] for places in found.values() if len({place.identity for place in places}) == 1]
 
-    def _placeholder(self, uid: str, orphan: Orphan) -> InstanceRecord:
+    def _place(self, uid: str, orphan: Orphan, tar: ObjectInfo) -> InstanceRecord:
         """Return a record that says where an orphan lies; its CRC32C is that of what lies there now."""
         key, series = self._transaction.series.key, self._transaction.series
-        data = series.store.iter_chunks(key.tar, orphan.span, version=self._reader.generation)
         crc = 0
-        for chunk in data:
+        for chunk in series.store.iter_chunks(key.tar, orphan.span, version=tar.version):
             crc = checksum.crc32c(chunk, crc)
-        uri = f"{series.tar_uri}://{orphan.name}"
         return InstanceRecord(
             name_uid=uid,
             instance_uid=uid,
@@ -133,11 +145,21 @@ class _Repair:
             start=orphan.span.start,
             size=len(orphan.span),
             crc32c=crc,
-            uri=uri,
+            uri=f"{series.tar_uri}://{orphan.name}",
             packed_header="",
             frame_table=None,
             version=VERSION,
         )
+
+    def _record_orphan(self, place: InstanceRecord) -> str:
+        facts = _find_facts(self._reader(place), place)
+        if facts is None:
+            return ""
+        found, claimed = ((it.instance_uid, it.series_uid, it.study_uid) for it in (facts, place))
+        if found != claimed:
+            return ""
+        self._transaction.touch(place.name_uid, _record_of(place, facts))
+        return f"instance {place.name_uid}: recorded, it was in the tar only"
 
     def _record_tar(self, tar: ObjectInfo) -> str:
         recorded = self._document.tar
@@ -146,6 +168,16 @@ class _Repair:
         crc = self._transaction.series.tar_crc32c(tar)
         self._transaction.adopt(ObjectState(tar.version, tar.size, crc))
         return "the tar's generation, size and CRC32C were recorded"
+
+
+def _find_facts(reader: SeriesReader, record: InstanceRecord) -> DicomFacts | None:
+    """Return what an ingest would measure on what lies in the tar; None if that is no DICOM instance."""
+    try:
+        return inspected(reader, record)
+    except (StorageError, StaleReadError):
+        raise  # says nothing about the bytes
+    except CODError:
+        return None
 
 
 def _record_of(place: InstanceRecord, facts: DicomFacts) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloud_optimized_dicom.checksum import combine_all, crc32c
 from cloud_optimized_dicom.dicom.frames import build_frame_table
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
-from cloud_optimized_dicom.errors import CODError
-from cloud_optimized_dicom.format.dicom_json import unpack_header
+from cloud_optimized_dicom.errors import CODError, StaleReadError, StorageError
+from cloud_optimized_dicom.format.dicom_json import PIXEL_DATA_TAGS, unpack_header
 from cloud_optimized_dicom.format.tar import BLOCK_BYTES, is_zero_block, padded, parse_member_header
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.findings import Finding, Kind
@@ -20,7 +20,7 @@ from cloud_optimized_dicom.series.reader import describes
 from cloud_optimized_dicom.uids import member_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cloud_optimized_dicom.model import DicomFacts, FrameTable, InstanceRecord
     from cloud_optimized_dicom.series.reader import SeriesReader
@@ -168,6 +168,8 @@ class TarCheck:
         try:
             with self._reader.open_instance(record) as stream:
                 rebuilt = build_frame_table(stream, f"instance {record.name_uid}")
+        except (StorageError, StaleReadError):
+            raise  # says nothing about the bytes
         except CODError as error:
             self._findings.odd("frame-table-legacy", record.name_uid, f"cannot be rebuilt: {type(error).__name__}")
             return
@@ -179,6 +181,8 @@ class TarCheck:
         try:
             facts = inspected(self._reader, record)
             wrong = list(_differences(record, facts))
+        except (StorageError, StaleReadError):
+            raise  # says nothing about the bytes
         except (CODError, ValueError) as error:
             wrong = [f"cannot be read as it was when it was stored: {type(error).__name__}"]
         for what in wrong:
@@ -238,9 +242,34 @@ def _differences(record: InstanceRecord, facts: DicomFacts) -> Iterator[str]:
     found = facts.instance_uid, facts.series_uid, facts.study_uid, facts.has_pixeldata
     if found != (record.instance_uid, record.series_uid, record.study_uid, record.has_pixeldata):
         yield "the record's UIDs or its pixel data flag are not the file's"
-    if record.frame_table is None or not record.frame_table.trusted:
-        return  # an older writer's record, whose header and table follow other rules
-    if record.frame_table != facts.frame_table:
+    recorded = unpack_header(record.packed_header)
+    ours = _is_ours(recorded)
+    table = record.frame_table
+    # An older writer's table is not believed anyway; one that an older writer did not make is no difference.
+    if (table.trusted if table is not None else ours) and table != facts.frame_table:
         yield "the record's frame table is not the file's"
-    if unpack_header(record.packed_header) != json.loads(facts.header):
+    found = json.loads(facts.header)
+    if recorded != found and (ours or not _agrees(recorded, found)):
         yield "the record's header is not the file's"
+
+
+def _is_ours(header: Mapping[str, Any]) -> bool:
+    """Return whether a header is certainly none of an older writer: those have pixel data as an object, or inline."""
+    elements = [header.get(tag) for tag in PIXEL_DATA_TAGS]
+    return any(isinstance(element, dict) and isinstance(element.get("BulkDataURI"), str) for element in elements)
+
+
+def _agrees(recorded: Any, found: Any) -> bool:
+    """Return whether a header of an older writer may be that of a file.
+
+    Notes
+    -----
+    Such a header lacks what its writer could not keep, and has bulk data as an object or inline.
+    """
+    if isinstance(recorded, dict) and isinstance(found, dict):
+        if isinstance(found.get("BulkDataURI"), str):
+            return bool(recorded.get("vr") == found.get("vr"))
+        return all(name in found and _agrees(value, found[name]) for name, value in recorded.items())
+    if isinstance(recorded, list) and isinstance(found, list):
+        return len(recorded) == len(found) and all(map(_agrees, recorded, found))
+    return bool(recorded == found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from cloud_optimized_dicom.lock.record import ObjectState
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.commit import Base, Series, TarPlan, commit, let_go, metadata_state, quarantine
 from cloud_optimized_dicom.series.packing import (
+    SEGMENT_BYTES,
     NewMember,
     SlicePayload,
     TarWindow,
@@ -61,6 +63,8 @@ class TransactionOptions:
         Whether to write in spite of an error.log.
     locked
         False: look and stage only; such a transaction cannot commit.
+    segment_bytes
+        How large a staged segment gets before the next one starts.
     """
 
     replace: bool = False
@@ -69,6 +73,7 @@ class TransactionOptions:
     override_errors: bool = False
     locked: bool = True
     lock: LockOptions = field(default_factory=LockOptions)
+    segment_bytes: int = SEGMENT_BYTES
 
 
 class Transaction:
@@ -174,8 +179,11 @@ class Transaction:
                 self._touched.pop(uid, None)
 
     def set_field(self, name: str, value: Any) -> None:
-        """Stage a custom field."""
-        self._set[name] = value
+        """Stage a custom field; `ValueError` if it is no JSON value."""
+        try:
+            self._set[name] = json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
+            raise ValueError(f"field {name} is no JSON value") from None  # the chained error would quote it
         self._unset.discard(name)
 
     def remove_field(self, name: str) -> None:
@@ -231,10 +239,10 @@ class Transaction:
             return None, dict(self._touched)
         tar = self.base.tar
         if tar is None:
-            packed = pack_new(self.new.values(), 0)
+            packed = pack_new(self.new.values(), 0, self._options.segment_bytes)
             return TarPlan(keep=False, segments=packed.segments), {**self._touched, **packed.records}
         end = self._members_end(tar)
-        packed = pack_new(self.new.values(), end)
+        packed = pack_new(self.new.values(), end, self._options.segment_bytes)
         records = {**self._touched, **packed.records}
         if end == tar.size:
             return TarPlan(keep=True, segments=packed.segments), records
@@ -254,7 +262,9 @@ class Transaction:
         added = pack_new(self.new.values(), start)
         records.update(added.records)
         payloads += [member_payload(member.record, member.payload) for member in self.new.values()]
-        return TarPlan(keep=False, segments=segmented(payloads) or (BytesPayload(b""),)), records
+        return TarPlan(
+            keep=False, segments=segmented(payloads, self._options.segment_bytes) or (BytesPayload(b""),)
+        ), records
 
     def _members_end(self, tar: ObjectInfo) -> int:
         recorded = self.base.document.members_end
@@ -313,6 +323,8 @@ def _agreeing(series: Series, base: Base, lock: SeriesLock | None) -> Base:
                 series.tar_uri, next(iter(base.document.instances)), "the tar is missing, the metadata is not"
             )
         if tar is not None and tar.size < max((r.span.stop for r in base.document.iter_records()), default=0):
+            if lock is not None:
+                lock.renew()  # as below
             raise TarValidationError(series.tar_uri, "the tar is shorter than the metadata says")
         known = tar is not None and tar.crc32c is not None and base.metadata is not None
         return replace(base, adopted=ObjectState(tar.version, tar.size, tar.crc32c)) if tar and known else base

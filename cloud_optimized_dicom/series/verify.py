@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from cloud_optimized_dicom.errors import (
     CODError,
-    CODObjectNotFoundError,
     FormatError,
     HashMismatchError,
+    ObjectNotFoundError,
+    StaleReadError,
     TarMissingInstanceError,
     TarValidationError,
+    TransientStorageError,
 )
 from cloud_optimized_dicom.series.findings import VerifyReport
 from cloud_optimized_dicom.series.maintenance import find_lock
-from cloud_optimized_dicom.series.reader import SeriesReader
+from cloud_optimized_dicom.series.snapshot import take_snapshot
 from cloud_optimized_dicom.series.tar_check import Findings, TarCheck, VerifyOptions
 
 if TYPE_CHECKING:
     from cloud_optimized_dicom.format.metadata.document import SeriesDocument
     from cloud_optimized_dicom.model import InstanceRecord
+    from cloud_optimized_dicom.series.reader import SeriesReader
     from cloud_optimized_dicom.storage.base import ObjectStore
     from cloud_optimized_dicom.uids import SeriesKey
 
+_log = logging.getLogger(__name__)
+_ATTEMPTS = 3
 _DEFAULT = VerifyOptions()
 
 
@@ -36,25 +42,42 @@ def verify_series(
     known
         A reader of the series; its document is used, rather than read again, if it is still the present one.
 
+    Raises
+    ------
+    TransientStorageError
+        If the series is rewritten again and again while it is being read.
+
     Notes
     -----
-    Reads the tar once, front to back.  Nothing is changed.  End-of-archive blocks behind the last member are what older
-    writers leave, and no finding; blocks between members hide instances from other tools, and are one.
+    Reads the tar once, front to back.  Nothing is changed.  A commit that is decided but not finished counts as done as
+    far as its bytes are in place.  End-of-archive blocks behind the last member are what older writers leave, and no
+    finding; blocks between members hide instances from other tools, and are one.
     """
+    for _ in range(_ATTEMPTS):
+        try:
+            return _verify(store, key, options, known)
+        except (ObjectNotFoundError, StaleReadError) as error:
+            _log.info("verifying %s again: %s", store.url_of(key.folder), type(error).__name__)
+    raise TransientStorageError(store.url_of(key.tar), "it kept changing while it was being verified")
+
+
+def _verify(store: ObjectStore, key: SeriesKey, options: VerifyOptions, known: SeriesReader | None) -> VerifyReport:
     findings = Findings()
     uri = store.url_of(key.folder)
-    _check_folder(store, key, findings)
+    others = _check_folder(store, key, findings)
     try:
-        reader = _present_reader(store, key, known)
-    except CODObjectNotFoundError:
-        findings.damage("metadata-missing", key.metadata, "there is no metadata.json")
-        return VerifyReport(uri, 0, 0, tuple(findings.found))
+        reader, tar, coming = take_snapshot(store, key, known)
     except FormatError as error:
         findings.damage("metadata-damaged", key.metadata, str(error))
         return VerifyReport(uri, 0, 0, tuple(findings.found))
+    if reader is None:
+        if tar is not None and tar.size == 0:  # a first commit was given up
+            findings.odd("no-instances", key.tar, "the series holds no instance")
+        elif not coming and (tar is not None or others or not findings.found):
+            findings.damage("metadata-missing", key.metadata, "there is no metadata.json")
+        return VerifyReport(uri, 0, 0, tuple(findings.found))
     checked = 0
     records = records_in_tar_order(reader.document, findings)
-    tar = store.find(key.tar)
     if tar is not None:
         checked = TarCheck(reader, tar, records, findings).run(options)
     elif records:
@@ -64,15 +87,9 @@ def verify_series(
     return VerifyReport(uri, len(reader.document.instances), checked, tuple(findings.found))
 
 
-def _present_reader(store: ObjectStore, key: SeriesKey, known: SeriesReader | None) -> SeriesReader:
-    if known is not None:
-        present = store.find(key.metadata)
-        if present is not None and present.version == known.metadata_version:
-            return SeriesReader(store, key, known.document, known.metadata_version)
-    return SeriesReader.open(store, key)
-
-
-def _check_folder(store: ObjectStore, key: SeriesKey, findings: Findings) -> None:
+def _check_folder(store: ObjectStore, key: SeriesKey, findings: Findings) -> bool:
+    """Note what is odd about the objects of the folder; return whether there are others besides metadata.json."""
+    others = False
     for info in store.list(f"{key.folder}/"):
         if info.name == key.lock:
             findings.odd("lock-present", info.name, _describe_lock(store, key))
@@ -80,6 +97,9 @@ def _check_folder(store: ObjectStore, key: SeriesKey, findings: Findings) -> Non
             findings.odd("error-log", info.name, "the series is quarantined")
         elif info.name.startswith(key.pending):
             findings.odd("pending-leftover", info.name, f"{info.size} bytes on their way in, or left by a dead writer")
+        elif info.name != key.metadata:
+            others = True
+    return others
 
 
 def _describe_lock(store: ObjectStore, key: SeriesKey) -> str:

@@ -21,7 +21,7 @@ from tests.realfiles import real_file
 if TYPE_CHECKING:
     from tests.cli.conftest import Cod, Done
 
-VERBS = ("ingest", "ls", "info", "header", "get", "export", "verify", "remove")
+VERBS = ("ingest", "ls", "info", "header", "get", "export", "verify", "locks", "recover", "unlock", "remove")
 MISSING_SERIES = "studies/1.2.3/series/4.5.6"
 
 
@@ -68,6 +68,9 @@ def test_every_verb_explains_itself(verb: str, cod: Cod) -> None:
         ["get", f"{MISSING_SERIES}", "../../secret", "-o", "x.dcm"],
         ["ingest", "a", "b", "--report", "no/such/folder/report.jsonl"],
         ["ingest", "a", "b", "--wait", "-1"],
+        ["verify", "store", "--sample", "0"],
+        ["recover", "store", "--discard-intent"],
+        ["unlock", "store"],
     ],
     ids=" ".join,
 )
@@ -110,6 +113,12 @@ def test_a_file_in_the_place_of_the_datastore_is_a_usage_error(inbox: Path, cod:
         ["get", "{store}/" + MISSING_SERIES, "1.2", "-o", "{out}"],
         ["export", "{store}/" + MISSING_SERIES, "{out}"],
         ["verify", "{store}/" + MISSING_SERIES],
+        ["locks", "{store}"],
+        ["locks", "{store}/" + MISSING_SERIES],
+        ["recover", "{store}"],
+        ["recover", "{store}/" + MISSING_SERIES],
+        ["recover", "{store}/" + MISSING_SERIES, "--discard-intent", "--yes"],
+        ["unlock", "{store}/" + MISSING_SERIES, "--yes"],
         ["remove", "{store}/" + MISSING_SERIES, "1.2", "--yes"],
     ],
     ids=lambda arguments: " ".join(arguments) if isinstance(arguments, list) else None,

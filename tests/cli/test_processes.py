@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cloud_optimized_dicom import CODObject, Datastore
+from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.testing.gcs_server import Fault, FaultKind, GcsServer
 from tests.cli.conftest import start
+from tests.cli.test_verbs import GOLDEN
+from tests.core.test_verify import LaterStore
 from tests.realfiles import real_file
 
 if TYPE_CHECKING:
@@ -114,6 +119,59 @@ def test_an_interrupted_ingest_releases_its_lock(server: GcsServer, inbox: Path)
     store = Datastore("gs://bucket/interrupted", server.client())
     assert not [info.name for info in store.store.list() if info.name.endswith((".lock", "metadata.json", ".tar"))]
     assert store.ingest([inbox / "cine.dcm"]).count("new") == 1
+
+
+STEPS = {
+    "staging": Fault(FaultKind.STALL_BEFORE, "*", object_name=r"\.pending/", seconds=30),
+    "deciding": Fault(FaultKind.STALL_BEFORE, "*", object_name=r"\.gradient\.lock$", skip=1, seconds=30),
+    "the tar": Fault(FaultKind.STALL_BEFORE, "objects.compose", seconds=30),
+    "the metadata": Fault(FaultKind.STALL_BEFORE, "objects.insert", object_name=r"metadata\.json$", seconds=30),
+    "tidying": Fault(FaultKind.STALL_BEFORE, "batch", seconds=30),
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("staging", signal.SIGTERM),
+        ("the tar", signal.SIGTERM),
+        ("the metadata", signal.SIGINT),
+        pytest.param("deciding", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("deciding", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("the tar", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("the metadata", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("tidying", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("tidying", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_a_commit_that_is_interrupted_is_released_or_recoverable(
+    step: str, number: signal.Signals, server: GcsServer, cod: Cod, monkeypatch: Any
+) -> None:
+    """Stopped at any step, a commit is not there or, decided, finished by whoever comes next; its lock tells which."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    slices = sorted(real_file("98892001/CT5N/2062").path.parent.iterdir())
+    assert cod("ingest", slices[0], url).code == 0
+    server.reset_counters()
+    server.inject(STEPS[step])
+    process = start("ingest", slices[1], url)
+    wait_for_fault(server, FaultKind.STALL_BEFORE)
+    process.send_signal(number)
+    code, out, err = ended(process)
+    server.clear_faults()
+    assert (code, out) == (128 + number, b"")
+    assert b"Traceback" not in err
+    locks = cod("locks", url, "--json").document["locks"]
+    assert [bool(lock["decided_commit"]) for lock in locks] == {"staging": [], "deciding": [False]}.get(step, [True])
+    assert cod("verify", url).code == 0
+    store = open_store(url, server.client())
+    (recovered,) = Datastore(LaterStore(store)).recover()
+    decided = step not in {"staging", "deciding"}
+    assert recovered.outcome == ("finished" if decided else "nothing" if step == "staging" else "swept")
+    assert not [info.name for info in store.list() if ".pending/" in info.name or info.name.endswith(".lock")]
+    again = cod("ingest", *slices[:2], url, "--json").document["counts"]
+    assert (again["same"], again["new"]) == ((2, 0) if decided else (1, 1))
+    assert cod("verify", url).out.startswith("ok ")
 
 
 def test_an_interrupted_export_leaves_whole_files_only(server: GcsServer, inbox: Path, tmp_path: Path) -> None:
@@ -223,11 +281,11 @@ def test_without_the_extra_the_command_names_it() -> None:
         assert done.stdout == ""
 
 
-def answer(text: bytes, series: str, *uids: str) -> tuple[int, str]:
-    """Run remove on a terminal and answer its question; return its code and what was shown."""
+def answer(text: bytes, *arguments: str) -> tuple[int, str]:
+    """Run a command on a terminal and answer its question; return its code and what was shown."""
     primary, secondary = pty.openpty()
     process: Any = subprocess.Popen(
-        [sys.executable, "-m", "cloud_optimized_dicom.cli", "remove", series, *uids],
+        [sys.executable, "-m", "cloud_optimized_dicom.cli", *arguments],
         stdin=secondary,
         stdout=secondary,
         stderr=secondary,
@@ -242,10 +300,23 @@ def answer(text: bytes, series: str, *uids: str) -> tuple[int, str]:
 def test_remove_asks_on_a_terminal(one_series: str, cod: Cod) -> None:
     """Remove says how many it would take from where, and does nothing unless the answer is yes."""
     uids = [line.split()[0] for line in cod("ls", one_series).out.splitlines()]
-    code, shown = answer(b"n\n", one_series, *uids[:2])
+    code, shown = answer(b"n\n", "remove", one_series, *uids[:2])
     assert code == 1
     assert "Remove 2 instances from" in shown
     assert "nothing was removed" in shown
     assert len(cod("ls", one_series).out.splitlines()) == 5
-    assert answer(b"y\n", one_series, *uids[:2])[0] == 0
+    assert answer(b"y\n", "remove", one_series, *uids[:2])[0] == 0
     assert len(cod("ls", one_series).out.splitlines()) == 3
+
+
+def test_unlock_asks_on_a_terminal(tmp_path: Path, cod: Cod) -> None:
+    """Unlock says whose lock it is, and lets go of it only if the answer is yes."""
+    shutil.copytree(GOLDEN / "v2-hanging-lock", tmp_path / "store")
+    series = cod("ls", tmp_path / "store").out.strip()
+    code, shown = answer(b"n\n", "unlock", series)
+    assert code == 1
+    assert shown.index("is an older writer's lock") < shown.index("Unlock ")
+    assert "nothing was unlocked" in shown
+    assert len(cod("locks", series, "--json").document["locks"]) == 1
+    assert answer(b"y\n", "unlock", series)[0] == 0
+    assert cod("locks", series).out == "no locks\n"

@@ -185,6 +185,10 @@ def test_metadata_fields(stored: Open) -> None:
         cod.add_metadata_field("c", "x")
     with stored("a") as cod:
         assert cod.get_metadata_field("a") == [1, {"b": None}]
+        cod.get_metadata()["cod"]["instances"].clear()  # a copy: nothing happens to the series
+        for value in (float("nan"), b"bytes", {1, 2}):
+            with pytest.raises(ValueError, match="no JSON value"):
+                cod.add_metadata_field("x", value)
         with pytest.raises(ValueError, match="exists"):
             cod.add_metadata_field("a", 2, overwrite_existing=False)
         cod.add_metadata_field("a", 2)
@@ -197,6 +201,7 @@ def test_metadata_fields(stored: Open) -> None:
         assert cod.get_metadata_field("a") == 2
         assert cod.get_metadata_field("c") is None
         assert cod.get_metadata_field("cod") is None
+        assert len(cod.get_instances()) == 3
         assert len(cod.get_metadata()["cod"]["commits"]) == 3
 
 
