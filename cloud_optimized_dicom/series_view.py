@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cloud_optimized_dicom.checksum import crc32c
-from cloud_optimized_dicom.errors import InstanceNotFoundError, SeriesMismatchError, TarValidationError
+from cloud_optimized_dicom.errors import (
+    InstanceNotFoundError,
+    ObjectNotFoundError,
+    SeriesMismatchError,
+    StaleReadError,
+    TarValidationError,
+)
 from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
 from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.series.bulk_data import BulkDataPlace, read_bulk_data
@@ -245,15 +251,27 @@ class SeriesView(ABC):
         return read_bulk_data(self._open_reader(), record, place)
 
     def pull_tar(self) -> Path:
-        """Fetch the whole tar into a temporary file that lives as long as the ``with`` block; its size is checked."""
+        """Fetch the whole tar into a temporary file that lives as long as the ``with`` block.
+
+        Raises
+        ------
+        TarValidationError
+            If its size or CRC32C are not the recorded ones.
+        StaleReadError
+            If it was replaced by another writer; opened again, the series gives the new one.
+        """
         path = self._scratch() / f"{self.key.series_uid}.tar"
-        recorded = self._open_reader().document.tar
+        reader = self._open_reader()
+        recorded = reader.document.tar
         crc = size = 0
-        with path.open("wb") as file:
-            for chunk in self.store.iter_chunks(self.key.tar, version=self._open_reader().generation):
-                file.write(chunk)
-                crc = crc32c(chunk, crc)
-                size += len(chunk)
+        try:
+            with path.open("wb") as file:
+                for chunk in self.store.iter_chunks(self.key.tar, version=reader.generation):
+                    file.write(chunk)
+                    crc = crc32c(chunk, crc)
+                    size += len(chunk)
+        except ObjectNotFoundError as error:
+            raise StaleReadError(self.tar_uri, "(all)", "the tar was replaced while it was being read") from error
         if recorded is not None and (crc, size) != (recorded.crc32c, recorded.size):
             raise TarValidationError(self.tar_uri, "the tar is not the one that the metadata was written for")
         return path

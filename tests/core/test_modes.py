@@ -14,6 +14,7 @@ from cloud_optimized_dicom.errors import (
     InvalidUidError,
     LockAcquisitionError,
     LockVerificationError,
+    StaleReadError,
     WriteOperationInReadModeError,
 )
 from tests.core.conftest import read
@@ -271,6 +272,15 @@ def test_local_copies(stored: Open, files: Files) -> None:
         assert fetched.dicom_uri == str(path)
     assert not tar.exists()
     assert not any(path.exists() for path in extracted.values())
+
+
+def test_a_tar_that_was_replaced_is_not_pulled(stored: Open, files: Files) -> None:
+    """A tar that another writer has replaced since the series was opened is not taken for the one that was opened."""
+    with stored() as cod:
+        with stored("a") as writer:
+            writer.remove(files.uids[0])
+        with pytest.raises(StaleReadError, match="replaced"):
+            cod.pull_tar()
 
 
 def test_instances_by_place_and_object(stored: Open, files: Files) -> None:
