@@ -77,6 +77,16 @@ def test_a_bucket_is_found_by_the_environment(server: GcsServer, tmp_path: Path)
     assert [file.read_bytes() for file in (tmp_path / "out").rglob("*.dcm")] == [path.read_bytes()]
 
 
+def wait_for_commit(store: Path, *, series: int) -> None:
+    """Wait until so many series are committed and one lock, of somebody else's, is left."""
+    for _ in range(600):
+        locks, documents = (len(list(store.rglob(name))) for name in (".gradient.lock", "metadata.json"))
+        if (locks, documents) == (1, series):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{documents} series committed, {locks} locks")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_ingest_stores_whole_series_or_nothing(
     number: signal.Signals, code: int, one_series: str, tmp_path: Path, cod: Cod
@@ -93,6 +103,7 @@ def test_an_interrupted_ingest_stores_whole_series_or_nothing(
         assert process.stderr is not None
         assert process.stderr.readline() == b"2 files of 2 series\n"
         assert process.stderr.readline().startswith(b"stored ")
+        wait_for_commit(tmp_path / "store", series=2)
         process.send_signal(number)
         ended_code, out, err = ended(process)
         assert held.lock
