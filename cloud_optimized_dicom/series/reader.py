@@ -26,7 +26,7 @@ from cloud_optimized_dicom.storage.base import PARALLEL_READS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cloud_optimized_dicom.series.virtual_file import OffsetTable
+    from cloud_optimized_dicom.series.virtual_file import FileLayout, OffsetTable
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
     from cloud_optimized_dicom.uids import SeriesKey
 
@@ -67,6 +67,7 @@ class SeriesReader:
         self._opened = _State(document, metadata_version, document.tar.generation if document.tar else None)
         self._state = self._opened
         self.policy = FetchPolicy()
+        self.shown_tables: dict[tuple[str, int], FileLayout] = {}
 
     @classmethod
     def open(cls, store: ObjectStore, key: SeriesKey) -> SeriesReader:

@@ -36,6 +36,8 @@ _LARGEST_HEADER_BYTES = 16 << 20
 _LARGEST_WINDOW_BYTES = 4 << 20
 _SMALL_TAIL_BYTES = 1 << 10
 _KEPT_BYTES = 32 << 20
+_ROW_FRAMES = 16
+_SHOWN_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class VirtualFile(io.RawIOBase):
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._kept_bytes = 0
         self._tells_items = bool(layout.head)
-        self._window = self._behind = 0
+        self._window = self._behind = self._streak = 0
         self._position = 0
 
     def readable(self) -> bool:
@@ -185,7 +187,9 @@ class VirtualFile(io.RawIOBase):
     def _fetch(self, first: int, last: int) -> bytes:
         """Fetch the pieces `first` to `last` at once, and more of them for who reads on and on; return the first."""
         pieces = self._layout.pieces
-        if first == self._behind > 0 and (last > first or pieces[first] in self._layout.blocks):
+        self._streak = self._streak + 1 if first == self._behind > 0 else 0
+        # A few neighbouring frames are a row of tiles; many are a scan.
+        if self._streak and (last > first or pieces[first] in self._layout.blocks or self._streak > _ROW_FRAMES):
             self._window = min(max(2 * self._window, _BLOCK_BYTES), _LARGEST_WINDOW_BYTES)
             last = max(last, self._number(min(pieces[first] + self._window, pieces[-1]) - 1))
         else:
@@ -273,6 +277,9 @@ def _with_extended_table(
     reader: SeriesReader, record: InstanceRecord, read: Callable[[ByteRange], bytes]
 ) -> tuple[FileLayout, bytes] | None:
     """Return the layout and the first piece, or None where no other table is to be shown."""
+    shown = reader.shown_tables.get((record.name_uid, record.crc32c))
+    if shown is not None:
+        return shown, b""
     table = _find_table(reader, record)
     if table is None or not table.rangeable or not table.offsets:
         return None
@@ -282,7 +289,11 @@ def _with_extended_table(
     head = plan_extended_head(read_bytes[: table.offsets[0]], table)
     if head is None:
         return layout, first
-    return FileLayout(layout.pieces, layout.frames, layout.blocks, head, table.offsets[0]), first
+    shown = FileLayout(layout.pieces, layout.frames, layout.blocks, head, table.offsets[0])
+    while len(reader.shown_tables) >= _SHOWN_KEPT:
+        reader.shown_tables.pop(next(iter(reader.shown_tables)), None)
+    reader.shown_tables[record.name_uid, record.crc32c] = shown
+    return shown, first
 
 
 def _find_table(reader: SeriesReader, record: InstanceRecord) -> FrameTable | None:

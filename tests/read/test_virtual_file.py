@@ -315,6 +315,36 @@ def test_going_from_item_to_item_moves_no_frame_but_the_last(
     assert size < 60_000
 
 
+def test_touching_every_frame_is_a_scan(server: GcsServer, tmp_path: Path) -> None:
+    """A reader that looks into frame after frame, as highdicom does without a table, is soon served many at a time."""
+    counted = Counted(server, slide_instance(LARGE, "empty"), tmp_path)
+    with counted.cod as cod, cod.open_instance(0) as stream:
+        pydicom.dcmread(stream, stop_before_pixels=True)
+        stream.seek(12, io.SEEK_CUR)
+        counted.requests()
+        items = 0
+        while stream.read(4) == b"\xfe\xff\x00\xe0":
+            length = int.from_bytes(stream.read(4), "little")
+            assert stream.read(min(2, length)) == (b"\xff\xd8" if items else b"")
+            stream.seek(max(0, length - 2), io.SEEK_CUR)
+            items += 1
+        requests, size = counted.requests()
+    assert items == LARGE + 1
+    assert requests < 30
+    assert size < 1.1 * sum(map(len, slide_tiles(LARGE)))
+
+
+def test_opening_it_again_costs_nothing(server: GcsServer, tmp_path: Path) -> None:
+    """The table that an instance shows is made once for a series that stays open."""
+    counted = Counted(server, slide_instance(LARGE, "empty"), tmp_path)
+    with counted.cod as cod:
+        counted.requests()
+        for _ in range(3):
+            with cod.open_instance(0, offset_table="extended") as stream:
+                assert len(pydicom.dcmread(stream, stop_before_pixels=True).ExtendedOffsetTable) == 8 * LARGE
+        assert counted.requests()[0] == 1
+
+
 def test_copying_takes_few_requests(server: GcsServer, tmp_path: Path) -> None:
     """Whoever reads on and on in small parts is served in large ones, each byte about once."""
     for data in (slide_instance(LARGE, "empty"), with_large_text()):
