@@ -82,10 +82,18 @@ def one_series(tmp_path: Path, cod: Cod) -> str:
     return cod("ls", tmp_path / "store").out.strip()
 
 
+# A shell lets its background jobs ignore Ctrl-C, and they hand that on: what is started here hears it all the same.
+_AS_FROM_A_TERMINAL = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("cloud_optimized_dicom.cli", run_name="__main__", alter_sys=True)
+"""
+
+
 def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[bytes]:
-    """Start a command in a process of its own."""
+    """Start a command in a process of its own, as from a terminal."""
     return subprocess.Popen(
-        [sys.executable, "-m", "cloud_optimized_dicom.cli", *map(str, arguments)],
+        [sys.executable, "-c", _AS_FROM_A_TERMINAL, *map(str, arguments)],
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
