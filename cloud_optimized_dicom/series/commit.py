@@ -8,6 +8,7 @@ and for every successor.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -157,8 +158,9 @@ def let_go(lock: SeriesLock, error: BaseException, names: Sequence[str] = ()) ->
         If the lock was lost, where that explains the failure: the tar that was being read is gone.
     """
     try:
-        if isinstance(error, ObjectNotFoundError):
-            lock.renew()
+        if isinstance(error, StorageError):
+            with suppress(StorageError):  # a store that fails now explains the failure as well
+                lock.renew()
     finally:
         lock.release(tidy=names)
 
