@@ -33,6 +33,10 @@ State = dict[str, Any]
 """A series as a dict: instance UID -> bytes of its file, and ``field:name`` -> value."""
 
 
+LARGE = 9
+"""The version of an instance that has 9 MiB, more than one request of an upload."""
+
+
 class Files:
     """DICOM files of one series: instance `index` in several versions, which differ in their pixels only."""
 
@@ -61,9 +65,10 @@ class Files:
     def _make(self, index: int, version: int) -> bytes:
         dataset = make_dataset(Uids(self.key.study_uid, self.key.series_uid, self.uid(index)))
         dataset.InstanceNumber = index + 1
-        describe_pixels(dataset, (4, 4 + index % 3), bits=8)
-        size = 4 * (4 + index % 3)
-        dataset.add_new("PixelData", "OB", bytes((index * 7 + version * 31 + at) % 256 for at in range(size)))
+        rows, columns = (3072, 3072) if version == LARGE else (4, 4 + index % 3)
+        describe_pixels(dataset, (rows, columns), bits=8)
+        pattern = bytes((index * 7 + version * 31 + at) % 256 for at in range(256))
+        dataset.add_new("PixelData", "OB", (pattern * (rows * columns // 256 + 1))[: rows * columns])
         return to_bytes(dataset)
 
 

@@ -1,0 +1,95 @@
+"""Several looks at a series that changes between them: in the right order, they are never put together wrongly."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cloud_optimized_dicom.testing.scheduled_store import ScheduledStore
+from tests.protocol.fleet import LARGE, Fleet, Write, attempt, holds_the_lock, writes_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cloud_optimized_dicom import CODObject
+    from tests.protocol.fleet import Participant
+
+    NewFleet = Callable[[], Fleet]
+
+
+def test_intent_that_moves_between_two_looks_is_found(memory_fleet: NewFleet) -> None:
+    """A decision whose response was lost is found while a successor carries it from the lock to the document."""
+    fleet = memory_fleet()
+    fleet.do(Write("fill"))
+    key = fleet.files.key
+
+    def decides(_: Participant, asked: Sequence[Any]) -> bool:
+        return asked[-1].kind == "replace" and asked[-1].name == key.lock
+
+    victim = fleet.join(Write("append", 3), decides, lose_response=True)
+    looks: list[str] = []
+
+    def second_look(asked: Sequence[Any]) -> bool:
+        if victim.stalled.is_set() and asked[-1].kind == "read_object":
+            looks.append(asked[-1].name)
+        return len(looks) == 2
+
+    between = victim.inner = ScheduledStore(fleet.store, stall_when=second_look)
+    assert victim.start()
+    heir = fleet.take_over(Write("append", 4), holds_the_lock)
+    assert heir.start()
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(victim.finish)
+        while not outcome.done() and not between.stalled.wait(0.01):
+            pass
+        assert heir.finish() == "ok"
+        between.go_on()
+        assert outcome.result() == "ok"
+    assert looks[0] == key.lock
+    fleet.check_settled()
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["one request", "resumable"])
+def test_zombie_whose_old_tar_is_gone(new_fleet: NewFleet, large: bool) -> None:
+    """A writer that loses its lock while it copies bytes of the old tar is told that, not that something is missing."""
+    fleet = new_fleet()
+    fleet.do(Write("fill"))
+    if large:
+        fleet.do(Write("append", 3, version=LARGE))
+    zombie = ScheduledStore(fleet.store, stall_when=lambda asked: asked[-1].kind == "read")
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(attempt, zombie, fleet.files, Write("remove", 0))
+        assert zombie.stalled.wait(60)
+        assert fleet.take_over(Write("overwrite", 5)).run() == "ok"
+        zombie.go_on()
+        assert outcome.result() == "LockVerificationError"
+    fleet.check_settled()
+
+
+def read(cod: CODObject, uid: str) -> bytes:
+    """Return an instance's bytes."""
+    with cod.open_instance(uid) as stream:
+        return stream.read()
+
+
+def test_intent_is_only_applied_to_its_own_document(memory_fleet: NewFleet) -> None:
+    """A reader whose document is older than the one that the intent in the lock was made for does not apply it."""
+    fleet = memory_fleet()
+    fleet.do(Write("fill"))
+    key = fleet.files.key
+    path = ScheduledStore(fleet.store, stall_when=lambda asked: asked[-1].kind == "stat" and asked[-1].name == key.tar)
+    with fleet.open(path) as cod:
+        cod.get_metadata()
+        fleet.do(Write("append", 3))  # the tar that the reader knows is gone
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(read, cod, fleet.files.uid(1))
+            assert path.stalled.wait(60)  # it has read the document again
+            fleet.do(Write("remove", 0))  # every place changes
+            assert fleet.join(Write("append", 4), writes_metadata).start()
+            earlier = [path.operations[-2].name, path.operations[-1].name]
+            path.go_on()
+            assert reading.result() == fleet.files.data(1)
+    assert earlier == [key.metadata, key.tar]
+    fleet.check_settled()
