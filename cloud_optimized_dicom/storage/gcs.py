@@ -266,6 +266,8 @@ class GcsStore(ObjectStore):
             try:
                 return send(write, payload, blob, generation, budget)
             except ObjectNotFoundError as error:
+                if error.name != write.url:
+                    raise  # of the object that the payload is read from
                 raise StorageError(write.url, "no such bucket") from error
 
         return settle(write, attempt, self._retry)
