@@ -140,6 +140,15 @@ class ObjectStore(ABC):
         except ObjectNotFoundError:
             return None
 
+    def find_all(self, names: Sequence[str]) -> list[ObjectInfo | None]:
+        """Return the present state of several objects, None for each that does not exist.
+
+        Notes
+        -----
+        One request where the store has batches.  The states need not be of one moment.
+        """
+        return [self.find(name) for name in names]
+
     @abstractmethod
     def read_object(self, name: str) -> ReadResult:
         """Read a whole object in one request, as stored: a content encoding is *not* undone.

@@ -6,13 +6,12 @@ attempt.  `gcs_settle` has the reasons, `retry` the patience.
 
 from __future__ import annotations
 
-import io
 import threading
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cloud_optimized_dicom.checksum import crc32c, encode
+from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
@@ -28,17 +27,19 @@ from cloud_optimized_dicom.storage.base import (
     ObjectStore,
     ReadResult,
 )
+from cloud_optimized_dicom.storage.gcs_batch import BATCH_OBJECTS, find_in_one_request
 from cloud_optimized_dicom.storage.gcs_client import ClientRecipe
 from cloud_optimized_dicom.storage.gcs_errors import sdk_errors
 from cloud_optimized_dicom.storage.gcs_media import Media, MediaRequest, check_range
 from cloud_optimized_dicom.storage.gcs_resources import (
     LISTED_FIELDS,
-    WRITE_ID,
     info_of_download,
     info_of_resource,
+    resource_of,
     served_at,
 )
 from cloud_optimized_dicom.storage.gcs_settle import PendingWrite, settle
+from cloud_optimized_dicom.storage.gcs_uploads import WHOLE_UPLOAD_BYTES, Place, Upload
 from cloud_optimized_dicom.storage.retry import DEFAULT_RETRY, RetryBudget, RetryPolicy
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-_ONE_REQUEST_BYTES = 8 << 20  # the client library's own limit of a multipart upload
 _DEFAULT_TIMEOUT_SECONDS = 60.0
-_BATCH_OBJECTS = 100  # what one batch request may hold
 
 
 class GcsStore(ObjectStore):
@@ -67,6 +66,9 @@ class GcsStore(ObjectStore):
         How long failures that may pass are borne.
     timeout_seconds
         How long a connection may take, or be silent.
+    whole_upload_bytes
+        Up to which size the first attempt of an upload is one request.  Larger payloads, and every payload whose first
+        attempt failed, are sent so that a broken upload goes on where it broke; that costs a request more.
 
     Notes
     -----
@@ -84,6 +86,7 @@ class GcsStore(ObjectStore):
         *,
         retry: RetryPolicy = DEFAULT_RETRY,
         timeout_seconds: float = _DEFAULT_TIMEOUT_SECONDS,
+        whole_upload_bytes: int = WHOLE_UPLOAD_BYTES,
     ) -> None:
         prefix = prefix.rstrip("/")
         self.url = f"gs://{bucket}/{prefix}" if prefix else f"gs://{bucket}"
@@ -93,6 +96,7 @@ class GcsStore(ObjectStore):
         self._prefix = f"{prefix}/" if prefix else ""
         self._retry = retry
         self._timeout_seconds = timeout_seconds
+        self._whole_upload_bytes = whole_upload_bytes
         self._recipe = ClientRecipe()
         self._client = client
         self._client_lock = threading.Lock()
@@ -151,6 +155,14 @@ class GcsStore(ObjectStore):
             return _info_of_blob(name, blob)
 
         return self._patiently(self.url_of(name), get)
+
+    def find_all(self, names: Sequence[str]) -> list[ObjectInfo | None]:
+        """Return the present states of several objects, in one request."""
+        try:
+            with sdk_errors(self.url):
+                return find_in_one_request(self._connected(), self._bucket, self._prefix, names)
+        except StorageError:
+            return super().find_all(names)  # with its retries; or the server has no batches
 
     def read_object(self, name: str) -> ReadResult:
         """Read a whole object in one request; `updated` is to the second."""
@@ -257,58 +269,10 @@ class GcsStore(ObjectStore):
         return self._upload(PendingWrite(self, name, version, write_id), payload, attributes)
 
     def _upload(self, write: PendingWrite, payload: Payload, attributes: Attributes) -> ObjectInfo:
-        send = self._send_small if payload.size <= _ONE_REQUEST_BYTES else self._send_large
         generation = self._generation(write.name, write.version) or 0
-
-        def attempt(budget: RetryBudget) -> ObjectInfo:
-            blob = self._new_blob(write, attributes)
-            blob.crc32c = encode(payload.crc32c)  # the server refuses other bytes
-            try:
-                return send(write, payload, blob, generation, budget)
-            except ObjectNotFoundError as error:
-                if error.name != write.url:
-                    raise  # of the object that the payload is read from
-                raise StorageError(write.url, "no such bucket") from error
-
-        return settle(write, attempt, self._retry)
-
-    def _send_small(
-        self, write: PendingWrite, payload: Payload, blob: Any, generation: int, _budget: RetryBudget
-    ) -> ObjectInfo:
-        data = b"".join(rules.iter_payload(write.url, payload))
-        with sdk_errors(write.url):
-            blob.upload_from_file(
-                io.BytesIO(data),
-                size=len(data),
-                content_type=blob.content_type,
-                if_generation_match=generation,
-                checksum=None,
-                **self._once,
-            )
-            return _info_of_blob(write.name, blob)
-
-    def _send_large(
-        self, write: PendingWrite, payload: Payload, blob: Any, generation: int, budget: RetryBudget
-    ) -> ObjectInfo:
-        with sdk_errors(write.url):
-            session_url = blob.create_resumable_upload_session(
-                content_type=blob.content_type,
-                size=payload.size,
-                if_generation_match=generation,
-                checksum=None,
-                **self._once,
-            )
-        return info_of_resource(write.name, self._media.upload(write.url, session_url, payload, budget))
-
-    def _new_blob(self, write: PendingWrite, attributes: Attributes) -> Any:
-        blob = self._bucket.blob(self._prefix + write.name)
-        blob.metadata = {WRITE_ID: write.write_id}
-        blob.content_type = attributes.content_type or "application/octet-stream"
-        if attributes.content_encoding is not None:
-            blob.content_encoding = attributes.content_encoding
-        if attributes.storage_class is not None:
-            blob.storage_class = attributes.storage_class
-        return blob
+        place = Place(self._bucket_name, self._prefix + write.name, generation)
+        upload = Upload(self._media, place, write, payload, attributes, self._whole_upload_bytes)
+        return settle(write, upload.attempt, self._retry)
 
     def concat(
         self,
@@ -328,7 +292,9 @@ class GcsStore(ObjectStore):
         source_generations = [self._generation(source.name, source.version) for source in sources]
 
         def attempt(_budget: RetryBudget) -> ObjectInfo:
-            blob = self._new_blob(write, attributes)
+            blob = self._bucket.blob(self._prefix + name)
+            for field, value in resource_of(write.write_id, attributes).items():
+                blob._patch_property(field, value)  # noqa: SLF001 - the setters would do the same, one by one
             with sdk_errors(url):
                 blob.compose(
                     [self._bucket.blob(self._prefix + source.name) for source in sources],
@@ -374,8 +340,8 @@ class GcsStore(ObjectStore):
 
     def delete_all(self, objects: Sequence[tuple[str, str | None]]) -> None:
         """Delete several objects in one request per hundred; what is gone or has moved on is passed over."""
-        for start in range(0, len(objects), _BATCH_OBJECTS):
-            some = objects[start : start + _BATCH_OBJECTS]
+        for start in range(0, len(objects), BATCH_OBJECTS):
+            some = objects[start : start + BATCH_OBJECTS]
             try:
                 with sdk_errors(self.url), self._connected().batch():
                     for name, version in some:

@@ -1,14 +1,17 @@
 """Object bytes to and from Google Cloud Storage over the client's own authorised HTTP session.
 
 The client library's downloads hide ``Date`` and ``Last-Modified``, which a lock's age is judged by, copy in pieces of
-8 KiB, and start over after a broken connection; its resumable uploads need a request for every few MiB.  So the two
-media requests are made here: one GET, and one PUT that streams the whole payload and is resumed where it broke.
+8 KiB, and start over after a broken connection; its uploads in one request hold all bytes in memory, its resumable ones
+need a request for every few MiB.  So the media requests are made here: one GET; one POST that streams resource and
+payload; and, for what needs to be resumed, one PUT that streams the whole payload and goes on where it broke.
 """
 
 from __future__ import annotations
 
 import http.client
-from contextlib import contextmanager
+import json
+import uuid
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     import requests
 
+    from cloud_optimized_dicom.storage.gcs_uploads import Place
     from cloud_optimized_dicom.storage.payload import Payload
     from cloud_optimized_dicom.storage.retry import RetryBudget
 
@@ -121,6 +125,61 @@ class Media:
             if not budget.pause():
                 raise failure
 
+    def _upload_url(self, bucket: str) -> str:
+        base = self._client._connection.get_api_base_url_for_mtls()  # noqa: SLF001 - as above
+        return f"{base}/upload/storage/v1/b/{quote(bucket, safe='')}/o"
+
+    def insert(self, url: str, place: Place, resource: dict[str, Any], payload: Payload) -> dict[str, Any]:
+        """Send an object's resource and its bytes in one ``multipart/related`` request; return its new resource.
+
+        Parameters
+        ----------
+        url
+            The object's, for errors.
+
+        Raises
+        ------
+        GoogleAPICallError, RequestException
+            For any status but 200.
+        StorageError, OSError
+            If the payload cannot be read.
+        """
+        boundary = uuid.uuid4().hex
+        head = (
+            f"--{boundary}\r\ncontent-type: application/json; charset=UTF-8\r\n\r\n{json.dumps(resource)}\r\n"
+            f"--{boundary}\r\ncontent-type: {resource['contentType']}\r\n\r\n"
+        )
+        body = _Body(url, payload, 0, head.encode("utf-8"), f"\r\n--{boundary}--".encode("ascii"))
+        headers = {"Content-Type": f"multipart/related; boundary={boundary}"}
+        parameters = {"uploadType": "multipart", "ifGenerationMatch": str(place.generation)}
+        with body.failing_itself():
+            response = self._request("POST", self._upload_url(place.bucket), headers, data=body, params=parameters)
+        with response:
+            if response.status_code != http.client.OK:
+                raise api_exceptions.from_http_response(response)  # type: ignore[no-untyped-call]
+            inserted: dict[str, Any] = response.json()
+            return inserted
+
+    def begin_session(self, place: Place, resource: dict[str, Any], size: int) -> str:
+        """Return the URL of a new resumable session for `size` bytes.
+
+        Raises
+        ------
+        GoogleAPICallError, RequestException
+            For any status but 200.
+        """
+        headers = {
+            "Content-Type": "application/json; charset=UTF-8",
+            "X-Upload-Content-Type": resource["contentType"],
+            "X-Upload-Content-Length": str(size),
+        }
+        parameters = {"uploadType": "resumable", "ifGenerationMatch": str(place.generation)}
+        data = json.dumps(resource).encode("utf-8")
+        with self._request("POST", self._upload_url(place.bucket), headers, data=data, params=parameters) as response:
+            if response.status_code not in {http.client.OK, http.client.CREATED}:
+                raise api_exceptions.from_http_response(response)  # type: ignore[no-untyped-call]
+            return str(response.headers["Location"])
+
     def upload(self, url: str, session_url: str, payload: Payload, budget: RetryBudget) -> dict[str, Any]:
         """Send a payload to a resumable session, and return the resource of the object that it became.
 
@@ -181,12 +240,8 @@ class Media:
             body = _Body(url, payload, offset)
             content_range = f"bytes {offset}-{size - 1}/{size}"
         headers = {"Content-Range": content_range}
-        try:
+        with body.failing_itself() if isinstance(body, _Body) else nullcontext():
             response = self._request("PUT", session_url, headers, data=body, allow_redirects=False)
-        finally:
-            if isinstance(body, _Body) and body.failure is not None:
-                # The HTTP stack would call it a broken connection; it is the caller's file that cannot be read.
-                raise body.failure
         with response:
             if response.status_code in {http.client.OK, http.client.CREATED}:
                 return response.json(), size
@@ -233,24 +288,36 @@ def _persisted(response: requests.Response) -> int:
 class _Body:
     """The rest of a payload, iterated in large pieces; may be iterated again (a refreshed credential does that)."""
 
-    def __init__(self, url: str, payload: Payload, offset: int) -> None:
+    def __init__(self, url: str, payload: Payload, offset: int, head: bytes = b"", tail: bytes = b"") -> None:
         self._url = url
         self._payload = payload
         self._offset = offset
-        self.failure: OSError | StorageError | None = None
+        self._head, self._tail = head, tail
+        self._failure: OSError | StorageError | None = None
 
     def __len__(self) -> int:
-        return self._payload.size - self._offset
+        return len(self._head) + self._payload.size - self._offset + len(self._tail)
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._pieces()
         except (OSError, StorageError) as error:
-            self.failure = error
+            self._failure = error
             raise
 
+    @contextmanager
+    def failing_itself(self) -> Iterator[None]:
+        """Raise what reading the payload failed with: the HTTP stack would call it a broken connection."""
+        try:
+            yield
+        finally:
+            if self._failure is not None:
+                raise self._failure
+
     def _pieces(self) -> Iterator[bytes]:
-        left = len(self)
+        left = self._payload.size - self._offset
+        if self._head:
+            yield self._head
         with self._payload.open() as stream:
             stream.seek(self._offset)
             while left:
@@ -259,3 +326,5 @@ class _Body:
                     raise StorageError(self._url, "the bytes to be written are fewer than were announced")
                 left -= len(piece)
                 yield piece
+        if self._tail:
+            yield self._tail

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom.checksum import decode
-from cloud_optimized_dicom.storage.base import ObjectInfo
+from cloud_optimized_dicom.storage.base import Attributes, ObjectInfo
 from cloud_optimized_dicom.storage.clock import utc_now
 
 if TYPE_CHECKING:
@@ -37,6 +37,17 @@ def info_of_resource(name: str, resource: Mapping[str, Any]) -> ObjectInfo:
         content_encoding=resource.get("contentEncoding") or None,
         storage_class=resource.get("storageClass"),
     )
+
+
+def resource_of(write_id: str, attributes: Attributes) -> dict[str, Any]:
+    """Return what an object resource says of an object that is to be written."""
+    labels = {
+        "contentType": attributes.content_type or "application/octet-stream",
+        "contentEncoding": attributes.content_encoding,
+        "storageClass": attributes.storage_class,
+        "metadata": {WRITE_ID: write_id},
+    }
+    return {name: value for name, value in labels.items() if value is not None}
 
 
 def info_of_download(name: str, response: requests.Response) -> ObjectInfo | None:

@@ -8,6 +8,7 @@ and no CRC32C.  `local_objects` says how the files are laid out and written.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from cloud_optimized_dicom.storage.base import (
     ReadResult,
 )
 from cloud_optimized_dicom.storage.clock import utc_now
-from cloud_optimized_dicom.storage.local_objects import LocalObjects, Opened, WriteRequest
+from cloud_optimized_dicom.storage.local_objects import Incoming, LocalObjects, Opened, WriteRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -161,16 +162,13 @@ class LocalStore(ObjectStore):
         attributes: Attributes = DEFAULT_ATTRIBUTES,
         expected_crc32c: int | None = None,
     ) -> ObjectInfo:
-        """Make `name` the concatenation of the sources, copied inside the kernel."""
+        """Make `name` the concatenation of the sources, copied inside the kernel; one source is linked, not copied."""
         rules.check_source_count(self.url_of(name), sources)
         write = WriteRequest(name, version, write_id, attributes, tuple(sources))
         if ours := self._objects.judge(write, self._objects.find(name)):
             return ours
         try:
-            with self._objects.incoming(name) as incoming:
-                crc = 0
-                for source in sources:
-                    crc = self._append(source, incoming.descriptor, crc)
+            with self._joined(write) as (incoming, crc):
                 rules.check_expected_crc32c(self.url_of(name), crc, expected_crc32c)
                 return self._objects.publish(write, incoming, crc)
         except (ObjectNotFoundError, PreconditionFailedError):
@@ -178,6 +176,23 @@ class LocalStore(ObjectStore):
             if ours := self._objects.judge(write, self._objects.find(name)):
                 return ours
             raise
+
+    @contextmanager
+    def _joined(self, write: WriteRequest) -> Iterator[tuple[Incoming, int]]:
+        """Give the sources' bytes as one temporary file, and their CRC32C."""
+        # A link onto the object itself would leave its versions nothing to be told apart by.
+        if len(write.sources) == 1 and write.version is None:
+            (source,) = write.sources
+            with self._objects.linked(write.name, source.name) as (incoming, opened):
+                rules.check_source(self.url_of(source.name), opened.info.version, source.version)
+                crc = opened.info.crc32c
+                yield incoming, self._crc32c_of(opened) if crc is None else crc
+            return
+        with self._objects.incoming(write.name) as incoming:
+            crc = 0
+            for source in write.sources:
+                crc = self._append(source, incoming.descriptor, crc)
+            yield incoming, crc
 
     def _append(self, source: ConcatSource, descriptor: int, crc: int) -> int:
         """Append a source to a file, and return the CRC32C so far with the source's added."""
@@ -188,9 +203,12 @@ class LocalStore(ObjectStore):
                 files.copy_all(opened.descriptor, descriptor, opened.info.size)
             if opened.info.crc32c is not None:
                 return combine(crc, opened.info.crc32c, opened.info.size)
-            for at in range(0, opened.info.size, rules.COPY_BYTES):
-                crc = crc32c(self._read_span(opened, at, min(at + rules.COPY_BYTES, opened.info.size)), crc)
-            return crc
+            return self._crc32c_of(opened, crc)
+
+    def _crc32c_of(self, opened: Opened, crc: int = 0) -> int:
+        for at in range(0, opened.info.size, rules.COPY_BYTES):
+            crc = crc32c(self._read_span(opened, at, min(at + rules.COPY_BYTES, opened.info.size)), crc)
+        return crc
 
     def delete(self, name: str, *, version: str | None = None) -> None:
         """Delete an object; folders that it leaves empty go too."""

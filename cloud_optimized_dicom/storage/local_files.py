@@ -163,6 +163,24 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def link_over(path: Path, target: Path, descriptor: int) -> bool:
+    """Make `target` another name of the file at `path`, if that is the open file; return whether it is now."""
+    beside = target.with_name(f"{target.name}.link")
+    try:
+        if os.fstat(descriptor).st_mtime < time.time() - _DAY_SECONDS / 2:
+            return False  # a sweep would take its new name for a leftover
+        os.link(path, beside)
+        try:
+            if not os.path.samestat(beside.stat(), os.fstat(descriptor)):
+                return False  # replaced since it was opened
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError:
+        return False  # no links on this file system, or none to this file: the caller copies
+    return True
+
+
 def read_all(descriptor: int, start: int, length: int) -> bytes:
     """Read up to `length` bytes from `start`; fewer only where the file ends."""
     pieces = []

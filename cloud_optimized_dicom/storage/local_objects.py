@@ -180,6 +180,23 @@ class LocalObjects:
             yield Incoming(*temporary)
 
     @contextmanager
+    def linked(self, name: str, source: str) -> Iterator[tuple[Incoming, Opened]]:
+        """Give the file of `source` a second, temporary name, to be published as `name`; no byte is copied.
+
+        Notes
+        -----
+        Files of objects are never written to once they are published, so two objects may share one.  Where the file
+        system has no links, or the file came from elsewhere (whoever wrote it may write to it again), it is copied.
+        """
+        with self.incoming(name) as incoming, self.open(source) as opened:
+            if opened.entry is None or not files.link_over(self._path(source), incoming.path, opened.descriptor):
+                with files.writing_errors(self.url_of(source)):
+                    files.copy_all(opened.descriptor, incoming.descriptor, opened.info.size)
+                yield incoming, opened
+            else:
+                yield Incoming(opened.descriptor, incoming.path), opened
+
+    @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
         files.make_directories(self._locks)
         with files.exclusive_lock(self._locks / key_of(name)[:2]):

@@ -11,19 +11,21 @@ import pytest
 from cloud_optimized_dicom.errors import (
     PermissionDeniedError,
     PreconditionFailedError,
+    StorageError,
     TransientStorageError,
     WriteUnknownError,
 )
 from cloud_optimized_dicom.storage.base import ConcatSource
 from cloud_optimized_dicom.storage.gcs import GcsStore
 from cloud_optimized_dicom.storage.gcs_media import Media
-from cloud_optimized_dicom.storage.payload import BytesPayload
+from cloud_optimized_dicom.storage.payload import BytesPayload, FilePayload
 from cloud_optimized_dicom.storage.retry import RetryBudget, RetryPolicy
 from cloud_optimized_dicom.testing.gcs_server import Fault, FaultKind, GcsServer
 from cloud_optimized_dicom.testing.store_writes import LARGE_BYTES, content, pattern, put, put_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cloud_optimized_dicom.storage.base import ObjectInfo
 
@@ -87,6 +89,50 @@ def label(value: object) -> str:
     if not isinstance(value, Fault):
         return str(value)
     return f"{value.status}" if value.kind is FaultKind.STATUS else value.kind.value
+
+
+@pytest.fixture
+def store(server: GcsServer, client: Any) -> GcsStore:
+    """Return an empty store of little patience that sends whatever is large in a session."""
+    server.reset_counters()
+    return GcsStore("bucket", uuid.uuid4().hex, client, retry=FEW, whole_upload_bytes=0)
+
+
+class TestWholeUploads:
+    """Large uploads that are tried in one request first."""
+
+    @pytest.mark.parametrize("fault", PASSING_FAULTS, ids=label)
+    @pytest.mark.parametrize("name", ["create large", "replace large"])
+    def test_passing_failure(self, server: GcsServer, client: Any, name: str, fault: Fault) -> None:
+        """An upload whose one request fails, before or after it took effect, succeeds and takes effect once."""
+        store = GcsStore("bucket", uuid.uuid4().hex, client, retry=FEW)
+        before = WRITES[name].prepare(store)
+        server.inject(on("objects.insert", fault))
+        info = WRITES[name].do(store, before)
+        assert content(store, "a") == LARGE
+        server.release_late()
+        assert store.stat("a") == info
+        assert info.write_id == "mine"
+
+    def test_second_attempt_can_be_resumed(self, server: GcsServer, client: Any) -> None:
+        """A large upload whose one request failed is begun anew as a session, which goes on where it breaks."""
+        store = GcsStore("bucket", uuid.uuid4().hex, client, retry=FEW)
+        server.inject(Fault(FaultKind.STATUS, "objects.insert", status=503))
+        put(store, "a", LARGE)
+        operations = [record.operation for record in server.counters()]
+        assert operations == ["objects.insert", "uploads.start", "uploads.finalize"]
+
+    def test_bytes_that_cannot_be_read(self, client: Any, tmp_path: Path) -> None:
+        """A payload that turns out shorter than it was is an error about the payload, and nothing is stored."""
+        path = tmp_path / "payload"
+        path.write_bytes(LARGE)
+        payload = FilePayload.of(path)
+        assert payload.crc32c
+        path.write_bytes(LARGE[: LARGE_BYTES // 2])
+        store = GcsStore("bucket", uuid.uuid4().hex, client, retry=FEW)
+        with pytest.raises(StorageError, match="fewer than were announced"):
+            store.create("a", payload, write_id="mine")
+        assert store.find("a") is None
 
 
 class TestWrites:
@@ -184,7 +230,7 @@ class TestWrites:
     @pytest.mark.parametrize("name", WRITES)
     def test_timeout_of_a_request_that_lands_later(self, server: GcsServer, client: Any, name: str) -> None:
         """A request that the server takes up after we stopped waiting does no harm to what the repeated one did."""
-        store = GcsStore("bucket", uuid.uuid4().hex, client, retry=FEW, timeout_seconds=0.3)
+        store = GcsStore("bucket", uuid.uuid4().hex, client, retry=FEW, timeout_seconds=0.3, whole_upload_bytes=0)
         before = WRITES[name].prepare(store)
         server.inject(on(WRITES[name].operations[-1], Fault(FaultKind.STALL_BEFORE, seconds=0.5)))
         info = WRITES[name].do(store, before)

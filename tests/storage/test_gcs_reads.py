@@ -116,7 +116,8 @@ class TestRequests:
         ("do", "operations"),
         [
             (lambda store: put(store, "b", b"x"), ["objects.insert"]),
-            (lambda store: put(store, "b", LARGE), ["uploads.start", "uploads.finalize"]),
+            (lambda store: put(store, "b", LARGE), ["objects.insert"]),
+            (lambda store: store.find_all(["a", "b"]), ["batch"]),
             (lambda store: store.concat("b", [ConcatSource("a")], version=None, write_id="w"), ["objects.compose"]),
             (lambda store: store.delete("a"), ["objects.delete"]),
             (lambda store: store.stat("a"), ["objects.get"]),
@@ -132,7 +133,7 @@ class TestRequests:
     def test_requests_of_a_verb(
         self, store: GcsStore, server: GcsServer, do: Callable[[GcsStore], object], operations: list[str]
     ) -> None:
-        """Every verb is one request, but a large upload two, and a list one a page."""
+        """Every verb is one request, and a list one a page."""
         put(store, "a", LARGE)
         server.reset_counters()
         do(store)

@@ -303,6 +303,39 @@ class TestDeath:
         put(LocalStore(root), "b")
         assert [path.name for path in temporary.iterdir()] == ["fresh"]
 
+    def test_one_source_is_not_copied(self, root: Path) -> None:
+        """An object made of one other shares its file, which stays when that one is deleted."""
+        store = LocalStore(root)
+        first = put(store, "a", b"bytes")
+        made = store.concat("b", [ConcatSource("a", first.version)], version=None, write_id="w")
+        assert (root / "a").samefile(root / "b")
+        assert (made.size, made.crc32c) == (first.size, first.crc32c)
+        assert made.version != first.version
+        store.delete("a", version=first.version)
+        assert store.stat("b") == made
+        put_over(store, "b", b"other", made.version)
+        assert content(store, "b") == b"other"
+
+    def test_foreign_source_is_copied(self, root: Path) -> None:
+        """An object made of a file that somebody else wrote does not change when they write to it again."""
+        store = LocalStore(root)
+        root.mkdir(exist_ok=True)
+        (root / "theirs").write_bytes(b"before")
+        store.concat("b", [ConcatSource("theirs")], version=None, write_id="w")
+        with (root / "theirs").open("r+b") as file:
+            file.write(b"AFTER!")
+        assert content(store, "b") == b"before"
+
+    def test_object_made_of_itself_gets_a_new_version(self, root: Path) -> None:
+        """A concatenation of an object alone onto itself is a new version, and the old one is gone."""
+        store = LocalStore(root)
+        first = put(store, "a", b"bytes")
+        made = store.concat("a", [ConcatSource("a", first.version)], version=first.version, write_id="w")
+        assert made.version != first.version
+        assert store.stat("a") == made
+        with pytest.raises(ObjectNotFoundError):
+            store.read("a", ByteRange(0, 1), version=first.version)
+
     def test_full_disk(self, root: Path) -> None:
         """A write that the file system refuses in the middle is an error of the store, and leaves nothing."""
         code = (
