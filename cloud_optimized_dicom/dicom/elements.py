@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from cloud_optimized_dicom.format.offsets.reader import PositionedReader
 
+    _Parser = Callable[[bytes, int], tuple[int, str | None, int, int] | None]
+
 _HEADER_BYTES = 8
 _LONG_HEADER_BYTES = 12
 _CAPTURED_BYTES = 1024
@@ -114,30 +116,60 @@ class _Header(NamedTuple):
 
 def _parse_header(buffer: bytes, at: int, encoding: Encoding) -> _Header | None:
     """Return the header of the element at `at`, or None where less than a header is left."""
-    if len(buffer) - at < _HEADER_BYTES:
-        return None
-    if not encoding.implicit:
-        group, element, code, length = _EXPLICIT[encoding.little_endian].unpack_from(buffer, at)
-        vr = _VRS.get(code)
-        if vr in _LONG_VRS:
-            if len(buffer) - at < _LONG_HEADER_BYTES:
-                return None
-            length = _LONG[encoding.little_endian].unpack_from(buffer, at + _HEADER_BYTES)[0]
-            return _Header(group << 16 | element, vr, _LONG_HEADER_BYTES, length)
-        if vr is not None or b"AA" <= code <= b"ZZ":
-            return _Header(group << 16 | element, vr or code.decode("latin-1"), _HEADER_BYTES, length)
-    # Elements with no VR at all occur within explicit datasets; delimiters are among them.
-    group, element, length = _IMPLICIT[encoding.little_endian].unpack_from(buffer, at)
-    return _Header(group << 16 | element, None, _HEADER_BYTES, length)
+    header = _PARSERS[encoding](buffer, at)
+    return None if header is None else _Header(*header)
 
 
-def _undefined_vr(reader: PositionedReader, header: _Header, value: int, encoding: Encoding) -> str | None:
+def _explicit_parser(*, little_endian: bool) -> _Parser:
+    unpack, unpack_long = _EXPLICIT[little_endian].unpack_from, _LONG[little_endian].unpack_from
+    parse_implicit = _implicit_parser(little_endian=little_endian)
+
+    def parse(buffer: bytes, at: int) -> tuple[int, str | None, int, int] | None:
+        try:
+            group, element, code, length = unpack(buffer, at)
+            vr = _VRS.get(code)
+            if vr in _LONG_VRS:
+                return group << 16 | element, vr, _LONG_HEADER_BYTES, unpack_long(buffer, at + _HEADER_BYTES)[0]
+        except struct.error:
+            return None
+        if vr is not None:
+            return group << 16 | element, vr, _HEADER_BYTES, length
+        if b"AA" <= code <= b"ZZ":
+            return group << 16 | element, code.decode("latin-1"), _HEADER_BYTES, length
+        # Elements with no VR at all occur within explicit datasets; delimiters are among them.
+        return parse_implicit(buffer, at)
+
+    return parse
+
+
+def _implicit_parser(*, little_endian: bool) -> _Parser:
+    unpack = _IMPLICIT[little_endian].unpack_from
+
+    def parse(buffer: bytes, at: int) -> tuple[int, str | None, int, int] | None:
+        try:
+            group, element, length = unpack(buffer, at)
+        except struct.error:
+            return None
+        return group << 16 | element, None, _HEADER_BYTES, length
+
+    return parse
+
+
+_PARSERS = {
+    Encoding(implicit, little): (_implicit_parser if implicit else _explicit_parser)(little_endian=little)
+    for implicit in (False, True)
+    for little in (False, True)
+}
+"""One function an encoding: (tag, VR, bytes of the header, length) of the element at a place, None at a cut header."""
+
+
+def _undefined_vr(reader: PositionedReader, tag: int, vr: str | None, value: int, encoding: Encoding) -> str | None:
     """Return the VR of an element of undefined length: UN is a sequence then, and so is what begins with an item."""
-    if header.vr == "UN":
+    if vr == "UN":
         return "SQ"
-    if header.vr is not None:
-        return header.vr
-    vr = find_public_vr(header.tag)
+    if vr is not None:
+        return vr
+    vr = find_public_vr(tag)
     if vr is None:
         first = reader.read(value, _HEADER_BYTES)
         if len(first) == _HEADER_BYTES and parse_item_header(first, little_endian=encoding.little_endian)[0] == ITEM:
@@ -198,34 +230,39 @@ class DatasetWalk:
         self._on_sequence = on_sequence or self._skip
 
     def __iter__(self) -> Iterator[RawElement]:
-        while self.position < self._stop:
-            buffer, at = self.reader.view(self.position, _VIEW_BYTES)
-            header = _parse_header(buffer, at, self.encoding)
-            if header is None or self.position + header.size > self.limit:
+        parse, limit, group = _PARSERS[self.encoding], self.limit, self._group
+        buffer, base, last = b"", 0, -1  # `buffer` begins at `base` and serves every element up to `last`
+        while (position := self.position) < self._stop:
+            if position > last:
+                buffer, at = self.reader.view(position, _VIEW_BYTES)
+                base = position - at
+                last = base + len(buffer) - _VIEW_BYTES
+            header = parse(buffer, position - base)
+            if header is None or position + header[2] > limit:
                 self.problem = "the data ends within an element's header"
-                self.position = self.limit
+                self.position = limit
                 return
-            if header.tag == ITEM_END:
-                self.position += header.size
+            tag, vr, size, length = header
+            value = position + size
+            if tag == ITEM_END:
+                self.position = value
                 return
-            if self._group is not None and header.tag >> 16 != self._group:
+            if group is not None and tag >> 16 != group:
                 return
-            element = self._element(header, buffer, at + header.size)
+            if length == UNDEFINED_LENGTH:
+                element = self._undefined(tag, vr, value)
+            else:
+                stop = value + length if length <= limit - value else limit
+                data = buffer[value - base : stop - base] if length <= _CAPTURED_BYTES else None
+                # The constructor of a named tuple is a Python function, which would be a fifth of the walk.
+                fields = (tag, vr, position, value, stop - value, stop, length, data, None)
+                element = tuple.__new__(RawElement, fields)
             self.position = element.stop
             yield element
 
-    def _element(self, header: _Header, buffer: bytes, at: int) -> RawElement:
-        tag, vr, size, length = header
-        value = self.position + size
-        if length == UNDEFINED_LENGTH:
-            return self._undefined(header, value)
-        present = min(length, self.limit - value)
-        data = buffer[at : at + present] if present <= _CAPTURED_BYTES else None
-        return RawElement(tag, vr, self.position, value, present, value + present, length, data)
-
-    def _undefined(self, header: _Header, value: int) -> RawElement:
-        vr = _undefined_vr(self.reader, header, value, self.encoding)
-        element = RawElement(header.tag, vr, self.position, value, 0, value, header.length)
+    def _undefined(self, tag: int, vr: str | None, value: int) -> RawElement:
+        vr = _undefined_vr(self.reader, tag, vr, value, self.encoding)
+        element = RawElement(tag, vr, self.position, value, 0, value, UNDEFINED_LENGTH)
         if vr == "SQ":
             stop = self._on_sequence(element)
             return element._replace(length=stop - value, stop=stop)

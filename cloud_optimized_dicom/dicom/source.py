@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from cloud_optimized_dicom.dicom.elements import DatasetWalk, Encoding, Extent, RawElement, detect_implicit
 from cloud_optimized_dicom.dicom.values import BINARY_VRS, CONVERTED_VRS
+from cloud_optimized_dicom.dicom.vr import find_public_vr
 from cloud_optimized_dicom.errors import InstanceValidationError
 from cloud_optimized_dicom.format.offsets.description import NATIVE_SYNTAXES
 from cloud_optimized_dicom.format.offsets.reader import PositionedReader
@@ -47,6 +48,8 @@ class DicomSource:
     ----------
     reader
         The file; a deflated one with its dataset inflated.
+    stored
+        The file as it is.
     meta, command
         Elements of groups 0002 and 0000, in file order.
     meta_encoding
@@ -63,6 +66,7 @@ class DicomSource:
     """
 
     reader: PositionedReader
+    stored: PositionedReader
     meta: dict[int, RawElement]
     command: dict[int, RawElement]
     meta_encoding: Encoding
@@ -78,20 +82,25 @@ class DicomSource:
 
 
 @contextmanager
-def open_source(stream: BinaryIO, uri: str) -> Iterator[DicomSource]:
+def open_source(stream: BinaryIO, uri: str, *, whole_bytes: int = 0) -> Iterator[DicomSource]:
     """Open a DICOM file; a deflated one is inflated into a temporary file for as long as the context lasts.
+
+    Parameters
+    ----------
+    whole_bytes
+        A file of at most this size is read whole, at once; of a larger one only what is asked for.
 
     Raises
     ------
     InstanceValidationError
         If it is no DICOM file.
     """
-    reader = PositionedReader(stream)
+    reader = PositionedReader(stream, whole_bytes=whole_bytes)
     start = _find_start(reader, uri)
     meta, meta_encoding, dataset_start = _read_meta(reader, start)
     command, dataset_start = _read_command(reader, dataset_start)
     syntax = _declared_syntax(reader, meta)
-    plain = DicomSource(reader, meta, command, meta_encoding, _META_ENCODING, dataset_start, syntax)
+    plain = DicomSource(reader, reader, meta, command, meta_encoding, _META_ENCODING, dataset_start, syntax)
     if syntax not in DEFLATED_SYNTAXES or _looks_like_dataset(reader, dataset_start):
         yield _with_encoding(plain)
         return
@@ -100,7 +109,7 @@ def open_source(stream: BinaryIO, uri: str) -> Iterator[DicomSource]:
         yield _with_encoding(
             DicomSource(
                 PositionedReader(cast("BinaryIO", inflated)),
-                *(meta, command, meta_encoding, _META_ENCODING, dataset_start, syntax),
+                *(reader, meta, command, meta_encoding, _META_ENCODING, dataset_start, syntax),
                 is_inflated=True,
                 problems=(problem,) if problem else (),
             )
@@ -164,20 +173,22 @@ def _with_encoding(source: DicomSource) -> DicomSource:
     if declared == "" or (declared in NATIVE_SYNTAXES and not source.is_inflated):
         syntax = IMPLICIT_LITTLE if encoding.implicit else EXPLICIT_LITTLE if encoding.little_endian else EXPLICIT_BIG
     return DicomSource(
-        *(reader, source.meta, source.command, source.meta_encoding, encoding, start, syntax),
+        *(reader, source.stored, source.meta, source.command, source.meta_encoding, encoding, start, syntax),
         is_inflated=source.is_inflated,
         problems=source.problems,
     )
 
 
 def _detect_little(reader: PositionedReader, start: int, *, assumed: bool) -> bool:
-    """Return the byte order in which the first group is one that a dataset begins with."""
-    head = reader.read(start, 2)
-    if len(head) < 2:  # noqa: PLR2004
+    """Return the byte order in which the first tag is one that a dataset begins with, `assumed` where both may be."""
+    head = reader.read(start, 4)
+    if len(head) < 4:  # noqa: PLR2004
         return assumed
-    little, big = struct.unpack("<H", head)[0], struct.unpack(">H", head)[0]
-    said, other = (little, big) if assumed else (big, little)
-    return assumed if said <= _LARGEST_EXPECTED_GROUP or other > _LARGEST_EXPECTED_GROUP else not assumed
+    form, swapped = ("<HH", ">HH") if assumed else (">HH", "<HH")
+    group, element = struct.unpack(form, head)
+    if group <= _LARGEST_EXPECTED_GROUP or find_public_vr(group << 16 | element) is not None:
+        return assumed
+    return assumed if struct.unpack(swapped, head)[0] > _LARGEST_EXPECTED_GROUP else not assumed
 
 
 def _inflate(source: DicomSource, target: IO[bytes], uri: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pydicom.charset import (
     CODES_TO_ENCODINGS,
@@ -31,13 +31,6 @@ _CODE_PAGES = ("ascii", "big5", "cp1250", "cp1251", "cp1252", "cp1253", "cp932",
 
 DEFAULT_CHARSET = (default_encoding,)
 """ISO-IR 6, read as Latin-1 so that no byte is lost."""
-
-
-class Decoded(NamedTuple):
-    """Text, and whether every byte of it was valid in its character set."""
-
-    text: str
-    is_exact: bool
 
 
 def parse_charset(value: bytes) -> tuple[str, ...]:
@@ -79,38 +72,47 @@ def _known_python_names() -> frozenset[str]:
     return frozenset(names - {""})
 
 
-def decode_text(value: bytes, charset: Sequence[str]) -> Decoded:
-    """Return the text of `value`; bytes that its character set does not know become U+FFFD."""
+def decode_text(value: bytes, charset: Sequence[str]) -> tuple[str, bool]:
+    """Return the text of `value`, and whether every byte of it was valid in its character set; others become U+FFFD."""
     if _ESCAPE not in value:
+        if value.isascii() and _keeps_ascii(charset[0]):
+            return value.decode("ascii"), True  # far faster than codecs that are looked up by name
         return _decode(value, charset[0], charset)
     parts = [_decode_fragment(fragment, charset) for fragment in _FRAGMENTS.findall(value)]
-    return Decoded("".join(part.text for part in parts), all(part.is_exact for part in parts))
+    return "".join(text for text, _ in parts), all(is_exact for _, is_exact in parts)
 
 
-def _decode(value: bytes, codec: str, charset: Sequence[str]) -> Decoded:
+@cache
+def _keeps_ascii(codec: str) -> bool:
+    """Whether `codec` decodes ASCII to itself, as nearly all do."""
+    ascii_bytes = bytes(range(128))
+    return ascii_bytes.decode(codec, errors="replace") == ascii_bytes.decode("ascii")
+
+
+def _decode(value: bytes, codec: str, charset: Sequence[str]) -> tuple[str, bool]:
     try:
-        return Decoded(value.decode(codec), is_exact=True)
+        return value.decode(codec), True
     except UnicodeError:
-        return Decoded(value.decode(charset[0], errors="replace"), is_exact=False)
+        return value.decode(charset[0], errors="replace"), False
 
 
-def _decode_fragment(fragment: bytes, charset: Sequence[str]) -> Decoded:
+def _decode_fragment(fragment: bytes, charset: Sequence[str]) -> tuple[str, bool]:
     if not fragment.startswith(_ESCAPE):
         return _decode(fragment, charset[0], charset)
     escape_bytes = 4 if fragment.startswith(_LONG_ESCAPES) else 3
     codec = CODES_TO_ENCODINGS.get(fragment[:escape_bytes], "")
     if codec not in charset and codec != default_encoding:
-        return Decoded(fragment.decode(charset[0], errors="replace"), is_exact=False)
+        return fragment.decode(charset[0], errors="replace"), False
     if codec in handled_encodings:  # Python's codec knows the escape sequence itself
         return _decode(fragment, codec, charset)
     return _decode_escaped(fragment, escape_bytes, codec, charset)
 
 
-def _decode_escaped(fragment: bytes, escape_bytes: int, codec: str, charset: Sequence[str]) -> Decoded:
+def _decode_escaped(fragment: bytes, escape_bytes: int, codec: str, charset: Sequence[str]) -> tuple[str, bool]:
     rest = fragment[escape_bytes:]
     delimiter = _DELIMITERS.search(rest)
     stop = delimiter.start() if delimiter else len(rest)
     try:
-        return Decoded(rest[:stop].decode(codec) + rest[stop:].decode(charset[0]), is_exact=True)
+        return rest[:stop].decode(codec) + rest[stop:].decode(charset[0]), True
     except UnicodeError:
-        return Decoded(fragment.decode(charset[0], errors="replace"), is_exact=False)
+        return fragment.decode(charset[0], errors="replace"), False

@@ -1,13 +1,17 @@
-"""Encoded values to the values of the DICOM JSON Model (PS3.18 section F.2), one function per kind of VR.
+"""Encoded values to the text of the DICOM JSON Model (PS3.18 section F.2), one function per kind of VR.
 
-Equal to what pydicom's `Dataset.to_json_dict` gives wherever that gives something.
+Equal to what pydicom's `Dataset.to_json_dict` gives wherever that gives something.  Text rather than Python values,
+because nearly all of it is only ever written.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom.dicom.text import decode_text
 
@@ -16,97 +20,110 @@ if TYPE_CHECKING:
 
 BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
+MEMOIZED_BYTES = 64
+"""The longest value that :func:`dump_short_element` takes; the files of a series repeat most of them."""
+
+_MEMOIZED_ELEMENTS = 1 << 13
 _INTEGERS = {"SL": "l", "SS": "h", "SV": "q", "UL": "L", "US": "H", "UV": "Q"}
 _FLOATS = {"FD": "d", "FL": "f"}
 _DEFAULT_REPERTOIRE = ("AS", "CS", "DA", "DT", "TM")
 _REPLACED = "some bytes are not of its character set and were replaced"
 
+_Converted = tuple[str, str]
+"""JSON texts of the values with commas between them, empty without values; and what could not be kept, or empty."""
 
-class ValueContext(NamedTuple):
-    """What decoding a value takes besides its VR: the Python codecs of its text, and the byte order of its numbers."""
+quote = json.JSONEncoder(ensure_ascii=False).encode
+"""A string to its JSON text."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ValueContext:
+    """What decoding a value takes besides its VR: the Python codecs of its text, and the byte order of its numbers.
+
+    Notes
+    -----
+    Comes from :func:`value_context`, and is equal to itself only: hashing one costs nothing.
+    """
 
     charset: tuple[str, ...]
     little_endian: bool
 
 
-class Values(NamedTuple):
-    """The JSON values of an element, none if it is empty; `problem` says what could not be kept, or is empty."""
-
-    values: list[Any]
-    problem: str = ""
+@lru_cache(maxsize=256)
+def value_context(charset: tuple[str, ...], little_endian: bool) -> ValueContext:  # noqa: FBT001
+    """Return the context of these codecs and byte order."""
+    return ValueContext(charset, little_endian)
 
 
 class InvalidValueError(ValueError):
     """Bytes that are no value of the VR."""
 
 
-def _strings(data: bytes) -> list[str]:
-    return data.decode("latin-1").rstrip(" \x00").split("\\")
+def _quoted(values: list[str]) -> str:
+    if len(values) == 1:
+        return quote(values[0]) if values[0] else ""
+    return ",".join(map(quote, values))
 
 
-def _present(values: list[str]) -> list[str]:
-    return [] if values == [""] else values
+def _plain_strings(data: bytes, _context: ValueContext) -> _Converted:
+    return _quoted(data.decode("latin-1").rstrip(" \x00").split("\\")), ""
 
 
-def _plain_strings(data: bytes, _context: ValueContext) -> Values:
-    return Values(_present(_strings(data)))
+def _application_entities(data: bytes, _context: ValueContext) -> _Converted:
+    return _quoted([value.strip() for value in data.decode("latin-1").split("\\")]), ""
 
 
-def _application_entities(data: bytes, _context: ValueContext) -> Values:
-    return Values(_present([value.strip() for value in data.decode("latin-1").split("\\")]))
+def _uids(data: bytes, _context: ValueContext) -> _Converted:
+    return _quoted([value.strip() for value in data.decode("latin-1").rstrip(" \x00").split("\\")]), ""
 
 
-def _uids(data: bytes, _context: ValueContext) -> Values:
-    return Values(_present([value.strip() for value in _strings(data)]))
+def _uri(data: bytes, _context: ValueContext) -> _Converted:
+    return _quoted([data.decode("latin-1").rstrip()]), ""
 
 
-def _uri(data: bytes, _context: ValueContext) -> Values:
-    return Values(_present([data.decode("latin-1").rstrip()]))
+def _texts(data: bytes, context: ValueContext) -> _Converted:
+    text, is_exact = decode_text(data, context.charset)
+    return _quoted([value.rstrip("\0 ") for value in text.split("\\")]), "" if is_exact else _REPLACED
 
 
-def _texts(data: bytes, context: ValueContext) -> Values:
-    decoded = decode_text(data, context.charset)
-    values = [value.rstrip("\0 ") for value in decoded.text.split("\\")]
-    return Values(_present(values), "" if decoded.is_exact else _REPLACED)
+def _single_text(data: bytes, context: ValueContext) -> _Converted:
+    text, is_exact = decode_text(data, context.charset)
+    return _quoted([text.rstrip("\0 ")]), "" if is_exact else _REPLACED
 
 
-def _single_text(data: bytes, context: ValueContext) -> Values:
-    decoded = decode_text(data, context.charset)
-    return Values(_present([decoded.text.rstrip("\0 ")]), "" if decoded.is_exact else _REPLACED)
+_NAME_GROUPS = ('"Alphabetic":', '"Ideographic":', '"Phonetic":')  # PS3.18 section F.2.2
 
 
-_NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")  # PS3.18 section F.2.2
+def _person_names(data: bytes, context: ValueContext) -> _Converted:
+    text, is_exact = decode_text(data.rstrip(b"\x00 "), context.charset)
+    names = [_person_name(name) for name in text.split("\\")]
+    return "" if names == ["null"] else ",".join(names), "" if is_exact else _REPLACED
 
 
-def _person_names(data: bytes, context: ValueContext) -> Values:
-    decoded = decode_text(data.rstrip(b"\x00 "), context.charset)
-    names = [_person_name(name) for name in decoded.text.split("\\")]
-    return Values([] if names == [None] else names, "" if decoded.is_exact else _REPLACED)
-
-
-def _person_name(name: str) -> dict[str, str] | None:
+def _person_name(name: str) -> str:
     groups = name.rstrip("=").split("=")
-    return dict(zip(_NAME_GROUPS, groups, strict=False)) if groups != [""] else None
+    if groups == [""]:
+        return "null"
+    return "{" + ",".join(key + quote(group) for key, group in zip(_NAME_GROUPS, groups, strict=False)) + "}"
 
 
-def _decimals(data: bytes, _context: ValueContext) -> Values:
+def _decimals(data: bytes, _context: ValueContext) -> _Converted:
     texts = data.decode("latin-1").strip().rstrip(" \x00").split("\\")
     try:
-        numbers = [float(text) if text.strip() else None for text in texts]
+        numbers = list(map(float, texts))
     except ValueError:
+        return _numbers_with_gaps(texts, float)
+    if not all(map(math.isfinite, numbers)):
         return _kept_as_text(texts)
-    if not all(number is None or math.isfinite(number) for number in numbers):
-        return _kept_as_text(texts)
-    return Values([] if numbers == [None] else numbers)
+    return ",".join(map(repr, numbers)), ""
 
 
-def _integer_strings(data: bytes, _context: ValueContext) -> Values:
-    texts = _strings(data)
+def _integer_strings(data: bytes, _context: ValueContext) -> _Converted:
+    texts = data.decode("latin-1").rstrip(" \x00").split("\\")
     try:
-        numbers = [_integer(text) if text.strip() else None for text in texts]
-    except (ValueError, OverflowError):
-        return _kept_as_text(texts)
-    return Values([] if numbers == [None] else numbers)
+        return ",".join(map(repr, map(int, texts))), ""
+    except ValueError:
+        return _numbers_with_gaps(texts, _integer)
 
 
 def _integer(text: str) -> int:
@@ -116,40 +133,65 @@ def _integer(text: str) -> int:
         return int(float(text))
 
 
-def _kept_as_text(texts: list[str]) -> Values:
-    return Values(list(texts), "is no number and was kept as text")  # Table F.2.3-1 allows strings for DS and IS
+def _numbers_with_gaps(texts: list[str], number: Callable[[str], float]) -> _Converted:
+    """Return numbers of which some may be empty, which is null, or odd."""
+    try:
+        numbers = [number(text) if text.strip() else None for text in texts]
+    except (ValueError, OverflowError):
+        return _kept_as_text(texts)
+    if numbers == [None]:
+        return "", ""
+    if not all(value is None or math.isfinite(value) for value in numbers):
+        return _kept_as_text(texts)
+    return ",".join(["null" if value is None else repr(value) for value in numbers]), ""
 
 
-def _tags(data: bytes, context: ValueContext) -> Values:
+def _kept_as_text(texts: list[str]) -> _Converted:
+    # Table F.2.3-1 allows strings for DS and IS.
+    return ",".join(map(quote, texts)), "is no number and was kept as text"
+
+
+def _tags(data: bytes, context: ValueContext) -> _Converted:
     whole = len(data) - len(data) % 4
     halves = struct.unpack(f"{'<' if context.little_endian else '>'}{whole // 2}H", data[:whole])
-    tags = [f"{group:04X}{element:04X}" for group, element in zip(halves[::2], halves[1::2], strict=True)]
-    return Values(tags, "" if whole == len(data) else "ends within a tag, which was dropped")
+    tags = [f'"{group:04X}{element:04X}"' for group, element in zip(halves[::2], halves[1::2], strict=True)]
+    return ",".join(tags), "" if whole == len(data) else "ends within a tag, which was dropped"
 
 
-def _unpack(data: bytes, form: str, context: ValueContext) -> list[Any]:
-    size = struct.calcsize(f"={form}")
-    if len(data) % size:
-        raise InvalidValueError(f"has a length that is not a multiple of {size}")
-    return list(struct.unpack(f"{'<' if context.little_endian else '>'}{len(data) // size}{form}", data))
+def _unpacker(form: str) -> Callable[[bytes, ValueContext], tuple[Any, ...]]:
+    single = {True: struct.Struct(f"<{form}"), False: struct.Struct(f">{form}")}
+    size = single[True].size
+
+    def unpack(data: bytes, context: ValueContext) -> tuple[Any, ...]:
+        count, rest = divmod(len(data), size)
+        if rest:
+            raise InvalidValueError(f"has a length that is not a multiple of {size}")
+        if count == 1:
+            return single[context.little_endian].unpack(data)
+        return struct.unpack(f"{'<' if context.little_endian else '>'}{count}{form}", data)
+
+    return unpack
 
 
-def _integers(form: str) -> Callable[[bytes, ValueContext], Values]:
-    return lambda data, context: Values(_unpack(data, form, context))
+def _integers(form: str) -> Callable[[bytes, ValueContext], _Converted]:
+    unpack = _unpacker(form)
+    return lambda data, context: (",".join(map(repr, unpack(data, context))), "")
 
 
-def _floats(form: str) -> Callable[[bytes, ValueContext], Values]:
-    def convert(data: bytes, context: ValueContext) -> Values:
-        numbers = _unpack(data, form, context)
+def _floats(form: str) -> Callable[[bytes, ValueContext], _Converted]:
+    unpack = _unpacker(form)
+
+    def convert(data: bytes, context: ValueContext) -> _Converted:
+        numbers = unpack(data, context)
         if all(map(math.isfinite, numbers)):
-            return Values(numbers)
-        finite = [number if math.isfinite(number) else None for number in numbers]
-        return Values(finite, "holds NaN or infinity, written as null")
+            return ",".join(map(repr, numbers)), ""
+        finite = [repr(number) if math.isfinite(number) else "null" for number in numbers]
+        return ",".join(finite), "holds NaN or infinity, written as null"
 
     return convert
 
 
-_CONVERTERS: dict[str, Callable[[bytes, ValueContext], Values]] = {
+_CONVERTERS: dict[str, Callable[[bytes, ValueContext], _Converted]] = {
     **dict.fromkeys(_DEFAULT_REPERTOIRE, _plain_strings),
     **{vr: _integers(form) for vr, form in _INTEGERS.items()},
     **{vr: _floats(form) for vr, form in _FLOATS.items()},
@@ -165,11 +207,16 @@ _CONVERTERS: dict[str, Callable[[bytes, ValueContext], Values]] = {
 }
 
 CONVERTED_VRS = frozenset(_CONVERTERS)
-"""Every VR that :func:`convert_value` takes: all but sequences and the binary ones."""
+"""Every VR that :func:`dump_element` takes: all but sequences and the binary ones."""
 
 
-def convert_value(vr: str, data: bytes, context: ValueContext) -> Values:
-    """Return the JSON values of an encoded value.
+@lru_cache(maxsize=_MEMOIZED_ELEMENTS)
+def _opening(tag: int, vr: str) -> str:
+    return f'"{tag:08X}":{{"vr":"{vr}"'
+
+
+def dump_element(tag: int, vr: str, data: bytes, context: ValueContext) -> tuple[str, str]:
+    """Return the JSON member of an element, tag and all; and what could not be kept of it, or an empty string.
 
     Parameters
     ----------
@@ -181,4 +228,10 @@ def convert_value(vr: str, data: bytes, context: ValueContext) -> Values:
     InvalidValueError
         If `data` is no value of the VR and is no text either.
     """
-    return _CONVERTERS[vr](data, context)
+    text, problem = _CONVERTERS[vr](data, context)
+    opening = _opening(tag, vr)
+    return f'{opening},"Value":[{text}]}}' if text else opening + "}", problem
+
+
+dump_short_element = lru_cache(maxsize=_MEMOIZED_ELEMENTS)(dump_element)
+"""The same for values of at most `MEMOIZED_BYTES`, remembered: the last few thousand distinct elements."""

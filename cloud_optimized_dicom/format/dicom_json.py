@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import zstandard
@@ -22,9 +23,19 @@ _MAX_HEADER_BYTES = 1 << 30
 _LEVEL = 9
 
 
+class _PerThread(threading.local):
+    """A compressor that is not made anew for every header; two threads may not use one at the same time."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=_LEVEL)
+
+
+_per_thread = _PerThread()
+
+
 def pack_header(header: bytes) -> str:
     """Return the stored form of a header given as UTF-8 JSON."""
-    return base64.b64encode(zstandard.ZstdCompressor(level=_LEVEL).compress(header)).decode("ascii")
+    return base64.b64encode(_per_thread.compressor.compress(header)).decode("ascii")
 
 
 def unpack_header(packed: str | Mapping[str, Any]) -> dict[str, Any]:

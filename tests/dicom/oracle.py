@@ -72,13 +72,18 @@ def _element(element: DataElement, key: str, *, top: bool) -> Any:
     if element.VR == "SQ":
         return {"vr": "SQ", "Value": [_dataset(item, top=False) for item in element.value]}
     document = element.to_json_dict(lambda _: "", bulk_data_threshold=0)
+    if " or " in document["vr"]:
+        document["vr"] = "UN" if document["vr"] == "US or SS" else "OW"  # retired, decided by nothing; no VR of JSON
     if "BulkDataURI" in document:
         value = bytes(element.value)
         if len(value) > 1024 or (top and key in PIXEL_DATA):
             return {"vr": document["vr"], "bytes": value}
         return {"vr": document["vr"], "InlineBinary": base64.b64encode(value).decode()}
     if "Value" in document:
-        document["Value"] = [None if isinstance(v, float) and not math.isfinite(v) else v for v in document["Value"]]
+        finite = [None if isinstance(v, float) and not math.isfinite(v) else v for v in document["Value"]]
+        if element.VR == "DS" and finite != document["Value"]:
+            return INVALID  # JSON has no number for it
+        document["Value"] = finite
     return document
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
 from cloud_optimized_dicom.errors import InstanceValidationError
@@ -124,6 +124,23 @@ def test_signed_or_unsigned(signed: int, syntax: str) -> None:
     assert header["00283000"]["Value"][0]["00283002"]["vr"] == vr
 
 
+def test_a_dataset_that_begins_with_a_late_group() -> None:
+    """Believe the transfer syntax where the first tag is known, though its group swapped is an early one."""
+    data = to_bytes(make_dataset(Uids.of("late group")), ExplicitVRBigEndian)
+    start = data.index(struct.pack(">HH", 8, 0x16))
+    late = struct.pack(">HH2sHLf", 0x5600, 0x0010, b"OF", 0, 4, 1.5)
+    assert assert_equals_oracle(data[:start] + late + data[start:])["56000010"]["InlineBinary"] == "P8AAAA=="
+
+
+@pytest.mark.parametrize(("raw", "entries"), [((-329, 0, 16), 65207), ((-329,), -329), ((4, 0, 16), 4), ((), None)])
+def test_entries_of_a_signed_lut_descriptor(raw: tuple[int, ...], entries: int | None) -> None:
+    """Read the number of entries as unsigned where there are three values, as pydicom does."""
+    data = to_bytes(make_dataset(Uids.of("entries")))
+    value = struct.pack(f"<{len(raw)}h", *raw)
+    header = assert_equals_oracle(data + struct.pack("<HH2sH", 0x0028, 0x1101, b"SS", len(value)) + value)
+    assert next(iter(header["00281101"].get("Value", ())), None) == entries
+
+
 @SYNTAXES
 def test_private_elements(syntax: str) -> None:
     """Give private elements of known creators their VR, and others UN where the file does not say."""
@@ -199,6 +216,7 @@ def test_text_that_is_not_of_its_character_set() -> None:
         ("DS", b"1.5\\\\2 ", {"vr": "DS", "Value": [1.5, None, 2.0]}),
         ("DS", b"    ", {"vr": "DS"}),
         ("DS", b"12 mm ", {"vr": "DS", "Value": ["12 mm"]}),
+        ("DS", b"1.5\\nan ", {"vr": "DS", "Value": ["1.5", "nan"]}),
         ("IS", b"7.0 ", {"vr": "IS", "Value": [7]}),
         ("IS", b"1e400 ", {"vr": "IS", "Value": ["1e400"]}),
         ("CS", b"A\\\\B", {"vr": "CS", "Value": ["A", "", "B"]}),

@@ -21,6 +21,8 @@ class PositionedReader:
         Positioned anywhere; it is left positioned anywhere.
     window_bytes
         How much a small read fetches, and keeps, at a time.
+    whole_bytes
+        A stream of at most this size is its own window: its first small read is the only one.
 
     Notes
     -----
@@ -29,18 +31,19 @@ class PositionedReader:
 
     __slots__ = ("_start", "_stream", "_window", "_window_bytes", "size")
 
-    def __init__(self, stream: BinaryIO, window_bytes: int = _WINDOW_BYTES) -> None:
+    def __init__(self, stream: BinaryIO, window_bytes: int = _WINDOW_BYTES, *, whole_bytes: int = 0) -> None:
         self._stream = stream
-        self._window_bytes = window_bytes
         self._window = b""
         self._start = 0
         self.size = stream.seek(0, io.SEEK_END)
+        self._window_bytes = max(window_bytes, self.size) if self.size <= whole_bytes else window_bytes
 
     def read(self, start: int, length: int) -> bytes:
         """Return `length` bytes from `start`, fewer only where the stream ends before."""
+        length = min(length, self.size - start)
         skip = start - self._start
         if skip >= 0 and skip + length <= len(self._window):
-            return self._window[skip : skip + length]
+            return self._window[skip : skip + max(0, length)]
         if length >= self._window_bytes:
             return self._fetch(start, length)
         self._window = self._fetch(start, self._window_bytes)
@@ -52,6 +55,8 @@ class PositionedReader:
 
         `length` is less than the window; nothing is copied.
         """
+        if start >= self.size:
+            return b"", 0
         skip = start - self._start
         held = len(self._window)
         if skip < 0 or (skip + length > held and self._start + held < self.size) or skip > held:
@@ -70,7 +75,7 @@ class PositionedReader:
     def iter_chunks(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes from `start` to `stop` in chunks of at most 1 MiB."""
         while start < stop:
-            chunk = self._fetch(start, min(_CHUNK_BYTES, stop - start))
+            chunk = self.probe(start, min(_CHUNK_BYTES, stop - start))
             if not chunk:
                 return
             yield chunk
