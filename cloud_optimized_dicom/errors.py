@@ -18,7 +18,8 @@
     │   └── HashMismatchError
     ├── HintMismatchError                         a hint does not describe the file
     ├── InstanceValidationError                   the file cannot be ingested, and why
-    │   └── SeriesMismatchError                   the file belongs to another series
+    │   ├── SeriesMismatchError                   the file belongs to another series
+    │   └── InventoryError                        a table of files that cannot be used
     ├── InvalidUidError (ValueError)              a UID that must not reach a path
     ├── VolumeError                               the series does not stack into one volume, and why
     ├── EditSetChangedError
@@ -30,7 +31,9 @@
     ├── FormatError                               stored or given bytes that do not follow their format
     │   ├── MetadataError
     │   ├── UnsupportedVersionError
-    │   └── FrameTableError
+    │   ├── FrameTableError
+    │   └── FrameDecodeError                      a frame that does not decode, and why
+    │       └── UnsupportedFrameError             a frame of a kind that nothing here decodes
     ├── StorageError                              the object store said no
     │   ├── ObjectNotFoundError (LookupError)
     │   ├── PreconditionFailedError               the object is not at the version that the request named
@@ -239,6 +242,10 @@ class SeriesMismatchError(InstanceValidationError):
         self.expected = expected
 
 
+class InventoryError(InstanceValidationError):
+    """A table of files that cannot be used: it cannot be read, or no column says where the files are."""
+
+
 class InvalidUidError(CODError, ValueError):
     """A UID that is not 1 to 64 digits and dots; it never reaches a path."""
 
@@ -324,6 +331,21 @@ class FrameTableError(FormatError):
         super().__init__(f"{instance}: {reason}")
         self.instance = instance
         self.reason = reason
+
+
+class FrameDecodeError(FormatError):
+    """A frame (0-based) that does not decode; `reason` says why, without any header value."""
+
+    def __init__(self, instance: str, frame: int, transfer_syntax_uid: str, reason: str) -> None:
+        super().__init__(f"frame {frame} of {instance or 'an instance'} ({transfer_syntax_uid}): {reason}")
+        self.instance = instance
+        self.frame = frame
+        self.transfer_syntax_uid = transfer_syntax_uid
+        self.reason = reason
+
+
+class UnsupportedFrameError(FrameDecodeError):
+    """A frame that may well be sound, but of a transfer syntax or kind of pixels that nothing here decodes."""
 
 
 class StorageError(CODError):

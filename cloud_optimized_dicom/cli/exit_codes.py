@@ -33,6 +33,8 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (errors.LockAcquisitionError, ExitCode.LOCKED),
     (errors.LockVerificationError, ExitCode.LOCKED),
     (errors.TarValidationError, ExitCode.DAMAGED),
+    (errors.InventoryError, ExitCode.USAGE),
+    (errors.UnsupportedFrameError, ExitCode.SOME_FAILED),  # nothing is wrong with the file
     (errors.FormatError, ExitCode.DAMAGED),
     (errors.StaleReadError, ExitCode.DAMAGED),  # the command has just opened the series: tar and metadata disagree
     (errors.ConflictError, ExitCode.DAMAGED),

@@ -75,17 +75,16 @@ def _rendered(cod: CODObject, uid: str, number: int, suffix: str) -> bytes:
 
 
 def as_picture(pixels: NDArray[Any], header: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """Return 8-bit pixels to look at: grey values from darkest to brightest, colours as RGB."""
-    photometric = str(first_value(header, _PHOTOMETRIC) or "")
+    """Return 8-bit pixels to look at: grey values from darkest to brightest, colours as they are."""
     if pixels.ndim == 3:  # noqa: PLR2004 - rows, columns, samples
-        if photometric.startswith("YBR_FULL") and pixels.dtype == np.uint8:
-            pixels = importlib.import_module("pydicom.pixels").convert_color_space(pixels, photometric, "RGB")
         return np.asarray(pixels if pixels.dtype == np.uint8 else pixels >> (8 * (pixels.dtype.itemsize - 1)), np.uint8)
     values = pixels.astype(np.float64)
-    low, high = float(values.min()), float(values.max())
+    finite = values[np.isfinite(values)]  # float pixels mark what is no value
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     stretched = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
     grey = np.rint(stretched).astype(np.uint8)
-    return 255 - grey if photometric == "MONOCHROME1" else grey
+    return 255 - grey if first_value(header, _PHOTOMETRIC) == "MONOCHROME1" else grey
 
 
 def encode_png(picture: NDArray[np.uint8]) -> bytes:
