@@ -9,18 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.errors import (
     InstanceNotFoundError,
-    ObjectNotFoundError,
     SeriesMismatchError,
-    StaleReadError,
-    TarValidationError,
 )
 from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
 from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.series.bulk_data import BulkDataPlace, read_bulk_data
-from cloud_optimized_dicom.series.extract import extract, iter_whole
+from cloud_optimized_dicom.series.extract import extract, iter_whole, pull_tar
 from cloud_optimized_dicom.series.frames import FrameReader
 from cloud_optimized_dicom.series.order import in_reading_order
 from cloud_optimized_dicom.series.verify import raise_first_damage, verify_series
@@ -189,12 +185,24 @@ class SeriesView(ABC):
         return self._frames.read(self._record(uid), frames, verify_checksums=verify_checksums)
 
     def read_frame_array(self, uid: str, frame: int) -> np.ndarray[Any, Any]:
-        """Return one decoded frame, (rows, columns[, samples]), as pydicom's ``pixel_array`` has it."""
-        from cloud_optimized_dicom.dicom.decode import decode_frame  # noqa: PLC0415 - loads codecs
+        """Return one decoded frame, (rows, columns[, samples]), as pydicom's ``pixel_array`` has it.
 
+        Raises
+        ------
+        FrameNotFoundError, HashMismatchError, FrameTableError
+            As :meth:`read_frames`.
+        FrameDecodeError
+            If the frame does not decode; `UnsupportedFrameError` if nothing decodes frames of its kind.
+        MissingDependencyError
+            If it takes a codec that is not installed (extra ``codecs``).
+        """
+        from cloud_optimized_dicom.dicom.decode import FrameDecoder  # noqa: PLC0415 - loads codecs
+
+        record = self._record(uid)
         encoded = self.read_frames(uid, [frame])[0]
-        header = unpack_header(self._record(uid).packed_header)
-        return decode_frame(encoded, header, str(first_value(header, _TRANSFER_SYNTAX)), frame)
+        header = unpack_header(record.packed_header)
+        uri = f"{self.tar_uri}://instances/{record.name_uid}.dcm"
+        return FrameDecoder.of(header, str(first_value(header, _TRANSFER_SYNTAX)), uri).decode(encoded, frame)
 
     def read_volume(self, *, rescale: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return the series as one volume and where it lies in the patient.
@@ -258,22 +266,14 @@ class SeriesView(ABC):
         TarValidationError
             If its size or CRC32C are not the recorded ones.
         StaleReadError
-            If it was replaced by another writer; opened again, the series gives the new one.
+            If it was rewritten by another writer; opened again, the series gives the new one.
+
+        Notes
+        -----
+        What was appended since the series was opened is left out.
         """
         path = self._scratch() / f"{self.key.series_uid}.tar"
-        reader = self._open_reader()
-        recorded = reader.document.tar
-        crc = size = 0
-        try:
-            with path.open("wb") as file:
-                for chunk in self.store.iter_chunks(self.key.tar, version=reader.generation):
-                    file.write(chunk)
-                    crc = crc32c(chunk, crc)
-                    size += len(chunk)
-        except ObjectNotFoundError as error:
-            raise StaleReadError(self.tar_uri, "(all)", "the tar was replaced while it was being read") from error
-        if recorded is not None and (crc, size) != (recorded.crc32c, recorded.size):
-            raise TarValidationError(self.tar_uri, "the tar is not the one that the metadata was written for")
+        pull_tar(self._open_reader(), path)
         return path
 
     def extract_locally(self, directory: str | os.PathLike[str] | None = None) -> dict[str, Path]:

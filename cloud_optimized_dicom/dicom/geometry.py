@@ -113,7 +113,7 @@ def _plane(which: tuple[int, int], sources: Sequence[Header], shape: tuple[int, 
     spacing = _vector(sources, _SPACING, 2)
     if position is None or orientation is None or spacing is None:
         raise GeometryError("a frame without position, orientation or pixel spacing")
-    slope, intercept = (_vector(sources, tag, 1) for tag in (_SLOPE, _INTERCEPT))
+    slope, intercept = _rescale(sources)
     return Plane(
         *which,
         position=position,
@@ -123,9 +123,19 @@ def _plane(which: tuple[int, int], sources: Sequence[Header], shape: tuple[int, 
         column_mm=float(spacing[1]),
         rows=shape[0],
         columns=shape[1],
-        slope=1.0 if slope is None else float(slope[0]),
-        intercept=0.0 if intercept is None else float(intercept[0]),
+        slope=slope,
+        intercept=intercept,
     )
+
+
+def rescale_of(header: Header, frame: int) -> tuple[float, float]:
+    """Return a frame's rescale slope and intercept; 1 and 0 where the header has none."""
+    return _rescale(list(_sources(header, frame)))
+
+
+def _rescale(sources: Sequence[Header]) -> tuple[float, float]:
+    slope, intercept = (_vector(sources, tag, 1) for tag in (_SLOPE, _INTERCEPT))
+    return (1.0 if slope is None else float(slope[0]), 0.0 if intercept is None else float(intercept[0]))
 
 
 def _vector(sources: Sequence[Header], tag: str, length: int) -> NDArray[np.float64] | None:

@@ -98,7 +98,7 @@ class OpenSeries:
         return open_store(url_of(self._protocol, root), client)
 
     def reader(self, root: str, key: SeriesKey, *, fresh: bool = False) -> SeriesReader:
-        """Return the reader of a series; one request if it is not open, or is to be read anew.
+        """Return the reader of a series; one request if it is not open, has been overtaken, or is to be read anew.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class OpenSeries:
         with opening:
             with self._lock:
                 reader = self._readers.get((root, key))
-                if reader is not None and (not fresh or reader is not seen):
+                if reader is not None and not reader.overtaken and (not fresh or reader is not seen):
                     self._readers.move_to_end((root, key))
                     return reader
             reader = SeriesReader.open(store, key)

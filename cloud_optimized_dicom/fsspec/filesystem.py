@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from fsspec.spec import AbstractFileSystem
 
-from cloud_optimized_dicom.errors import CODError, CODObjectNotFoundError
+from cloud_optimized_dicom.errors import CODError, CODObjectNotFoundError, StaleReadError
 from cloud_optimized_dicom.fsspec.cache import OpenSeries, portable_client, url_of
 from cloud_optimized_dicom.fsspec.paths import CodPath, Level
 from cloud_optimized_dicom.ranges import ByteRange
+from cloud_optimized_dicom.series.read_checks import ReadChecks
 from cloud_optimized_dicom.uids import is_uid
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
     from typing import BinaryIO
 
     from cloud_optimized_dicom.model import InstanceRecord
     from cloud_optimized_dicom.series.reader import SeriesReader
     from cloud_optimized_dicom.series.virtual_file import OffsetTable
     from cloud_optimized_dicom.storage.base import ObjectStore
+
+Result = TypeVar("Result")
 
 
 def _refuse(_: CodFileSystem, *_args: Any, **_kwargs: Any) -> NoReturn:
@@ -44,11 +48,14 @@ class CodFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is not 
         Of the datastores that paths begin with: ``gs``, ``file`` or ``memory``.
     fo, target_options
         What fsspec gives for a chained URL, ``cod://studies/S/...::file:///datastore``; the options are not used.
+        (fsspec insists on gcsfs for a chain that ends in ``gs://``; a path that begins with the bucket needs none.)
 
     Notes
     -----
     A series is opened once, one request, and kept: listing its instances with their sizes costs nothing more, and what
-    is appended later is seen when it is asked for by name, with ``refresh=True``, or after :meth:`invalidate_cache`.
+    is appended later is seen when it is asked for by name, with ``refresh=True``, or after :meth:`invalidate_cache`; so
+    is an instance that was replaced.  A file that is open stays the instance that was opened: where that is gone,
+    reading on raises `StaleReadError`.
     Threads may share a filesystem; forked and unpickled ones open connections of their own.
     """
 
@@ -129,6 +136,10 @@ class CodFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is not 
         facts = {"crc32c": record.crc32c, "modified": record.modified}
         return {"name": name, "size": size, "type": "file", **facts}
 
+    def modified(self, path: str) -> datetime | None:
+        """Return when an instance was stored; None where its record does not tell."""
+        return self._find(CodPath.parse(self._strip_protocol(path)))[1].modified
+
     def invalidate_cache(self, path: str | None = None) -> None:
         """Open every series anew when it is next asked for."""
         self._series.forget()
@@ -146,11 +157,11 @@ class CodFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is not 
         return self._opened(CodPath.parse(self._strip_protocol(path)), offset_table)
 
     def _opened(self, place: CodPath, offset_table: OffsetTable | None = None) -> BinaryIO:
-        reader, record = self._find(place)
-        return reader.open_instance(record, offset_table or self._offset_table)
+        table = offset_table or self._offset_table
+        return self._current(place, lambda reader, record: reader.open_instance(record, table))
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
-        """Return an instance's bytes, all or some, in one request; all of them are checked by their CRC32C."""
+        """Return an instance's bytes, all or some, in one request; all of them, and whole frames, are checked."""
         place = CodPath.parse(self._strip_protocol(path))
         if self._offset_table:
             with self._opened(place) as file:
@@ -159,9 +170,7 @@ class CodFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is not 
                 span = _span(start, end, file.seek(0, io.SEEK_END))
                 file.seek(span.start)
                 return file.read(len(span))
-        reader, record = self._find(place)
-        span = _span(start, end, record.size)
-        return reader.read_instance(record) if len(span) == record.size else reader.read_span(record, span)
+        return self._current(place, lambda reader, record: _read(reader, record, start, end))
 
     def cat_ranges(
         self, paths: Sequence[str], starts: Any, ends: Any, max_gap: Any = None, on_error: str = "return", **_: Any
@@ -195,10 +204,13 @@ class CodFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is not 
                 batches.setdefault(id(reader), (reader, []))[1].append((number, record, span))
         for reader, batch in batches.values():
             try:
-                reader.read_each([(record, span) for _, record, span in batch], _taker(results, batch))
-            except CODError as error:
-                for part in batch:
-                    results[part[0]] = _kept(error, on_error)
+                reader.read_each([(record, span) for _, record, span in batch], _taker(results, batch, reader.tar_uri))
+            except CODError:  # of one of them, perhaps: each for itself
+                for number in (part[0] for part in batch):
+                    try:
+                        results[number] = self.cat_file(paths[number], starts[number], ends[number])
+                    except (OSError, CODError) as error:
+                        results[number] = _kept(error, on_error)
         return results
 
     # -- what is behind a path
@@ -211,6 +223,13 @@ class CodFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is not 
             return self._series.reader(place.root, place.key, fresh=fresh)
         except CODObjectNotFoundError:
             raise FileNotFoundError(place.text) from None
+
+    def _current(self, place: CodPath, act: Callable[[SeriesReader, InstanceRecord], Result]) -> Result:
+        """Do something with an instance; where it was replaced since its series was opened, with the present one."""
+        try:
+            return act(*self._find(place))
+        except StaleReadError:
+            return act(*self._find(place))
 
     def _find(self, place: CodPath) -> tuple[SeriesReader, InstanceRecord]:
         if place.level != Level.INSTANCE:
@@ -247,8 +266,21 @@ def _kept(error: Exception, on_error: str) -> Exception:
     return error
 
 
-def _taker(results: list[Any], batch: Sequence[tuple[int, InstanceRecord, ByteRange]]) -> Callable[[int, bytes], None]:
+def _read(reader: SeriesReader, record: InstanceRecord, start: int | None, end: int | None) -> bytes:
+    span = _span(start, end, record.size)
+    if len(span) == record.size:
+        return reader.read_instance(record)
+    data = reader.read_span(record, span)
+    ReadChecks(record, reader.tar_uri).check(span, data)
+    return data
+
+
+def _taker(
+    results: list[Any], batch: Sequence[tuple[int, InstanceRecord, ByteRange]], tar_uri: str
+) -> Callable[[int, bytes], None]:
     def take(position: int, data: bytes) -> None:
-        results[batch[position][0]] = data
+        number, record, span = batch[position]
+        ReadChecks(record, tar_uri).check(span, data)
+        results[number] = data
 
     return take

@@ -5,18 +5,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloud_optimized_dicom.checksum import crc32c, encode
-from cloud_optimized_dicom.errors import HashMismatchError, ObjectNotFoundError
+from cloud_optimized_dicom.errors import HashMismatchError, ObjectNotFoundError, StaleReadError, TarValidationError
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.packing import TarWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from cloud_optimized_dicom.model import InstanceRecord
     from cloud_optimized_dicom.series.reader import SeriesReader
 
 _CHUNK_BYTES = 4 << 20
+_MOVES = 6
+
+
+class _MovingWindow:
+    """The tar in large blocks, wherever the instances lie in it by now."""
+
+    def __init__(self, reader: SeriesReader, records: Sequence[InstanceRecord]) -> None:
+        self._reader, self._records = reader, records
+        self._window: TarWindow | None = None
+        self._starts: Mapping[str, int] = {}
+
+    def _opened(self) -> TarWindow:
+        if self._window is None:
+            places = self._reader.places(self._records)
+            self._starts = places.starts
+            stops = (places.starts.get(record.name_uid, 0) + record.size for record in self._records)
+            name = self._reader.key.tar
+            self._window = TarWindow(self._reader.store, name, places.generation, max(stops, default=0))
+        return self._window
+
+    def read(self, record: InstanceRecord, span: ByteRange) -> bytes:
+        """Return a span of an instance's file."""
+        for _ in range(_MOVES):
+            window = self._opened()
+            start = self._starts.get(record.name_uid)
+            if start is None:
+                raise StaleReadError(self._reader.tar_uri, record.name_uid, "it was removed or replaced meanwhile")
+            try:
+                return window.read(span.shifted(start))
+            except ObjectNotFoundError:
+                self._reader.refresh(record.name_uid)
+                self._window = None
+        raise StaleReadError(self._reader.tar_uri, record.name_uid, "it kept changing while it was being read")
 
 
 def iter_instances(
@@ -27,35 +60,23 @@ def iter_instances(
     Notes
     -----
     The tar is fetched in large blocks, however small its instances are.  Each instance's CRC32C is checked behind its
-    last chunk: `HashMismatchError`.  An instance whose tar was replaced meanwhile is read at its new place.
+    last chunk: `HashMismatchError`.  An instance whose tar was replaced meanwhile is read at its new place;
+    `StaleReadError` if it has none.
     """
     ordered = sorted(records, key=lambda record: record.start)
-    end = max((record.span.stop for record in ordered), default=0)
-    window = TarWindow(reader.store, reader.key.tar, reader.generation, end)
+    window = _MovingWindow(reader, ordered)
     for record in ordered:
         yield record, _iter_checked(reader, window, record)
 
 
-def _iter_checked(reader: SeriesReader, window: TarWindow, record: InstanceRecord) -> Iterator[bytes]:
-    crc, position = 0, record.start
-    while position < record.span.stop:
-        try:
-            chunk = window.read(ByteRange(position, min(record.span.stop, position + _CHUNK_BYTES)))
-        except ObjectNotFoundError:
-            yield from _iter_rest(reader, record, position - record.start)
-            return
+def _iter_checked(reader: SeriesReader, window: _MovingWindow, record: InstanceRecord) -> Iterator[bytes]:
+    crc = 0
+    for start in range(0, record.size, _CHUNK_BYTES):
+        chunk = window.read(record, ByteRange(start, min(record.size, start + _CHUNK_BYTES)))
         crc = crc32c(chunk, crc)
-        position += len(chunk)
         yield chunk
     if crc != record.crc32c:
         raise HashMismatchError(reader.tar_uri, record.name_uid, encode(record.crc32c), encode(crc))
-
-
-def _iter_rest(reader: SeriesReader, record: InstanceRecord, done: int) -> Iterator[bytes]:
-    for chunk in reader.iter_instance(record):  # checks the CRC32C of the whole
-        if done < len(chunk):
-            yield chunk[done:]
-        done = max(0, done - len(chunk))
 
 
 def iter_whole(
@@ -103,3 +124,46 @@ def extract(reader: SeriesReader, records: Iterable[InstanceRecord], directory: 
             file.writelines(chunks)
         files[record.name_uid] = path
     return files
+
+
+def pull_tar(reader: SeriesReader, path: Path) -> None:
+    """Write the tar that the reader's document describes to a file.
+
+    Raises
+    ------
+    TarValidationError
+        If its size or CRC32C are not the recorded ones.
+    StaleReadError
+        If it was rewritten meanwhile.
+
+    Notes
+    -----
+    What was only appended to begins with the tar that it was: that much of it is taken.
+    """
+    recorded = reader.document.tar
+    for _ in range(_MOVES):
+        version, present, is_same = reader.tar_now()
+        if not is_same and (recorded is None or present is None or present.size < recorded.size):
+            break
+        span = ByteRange(0, recorded.size) if recorded is not None and not is_same else None
+        try:
+            found = _copy_tar(reader, version, span, path)
+        except ObjectNotFoundError:
+            reader.refresh("(all)")
+            continue
+        if recorded is None or found == (recorded.crc32c, recorded.size):
+            return
+        if is_same:
+            raise TarValidationError(reader.tar_uri, "the tar is not the one that the metadata was written for")
+        break
+    raise StaleReadError(reader.tar_uri, "(all)", "the tar was replaced while it was being read")
+
+
+def _copy_tar(reader: SeriesReader, version: str, span: ByteRange | None, path: Path) -> tuple[int, int]:
+    crc = size = 0
+    with path.open("wb") as file:
+        if span is None or len(span):
+            for chunk in reader.store.iter_chunks(reader.key.tar, span, version=version):
+                file.write(chunk)
+                crc, size = crc32c(chunk, crc), size + len(chunk)
+    return crc, size

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.errors import (
     CODObjectNotFoundError,
+    FormatError,
     HashMismatchError,
     ObjectNotFoundError,
+    PermissionDeniedError,
     StaleReadError,
     TarMissingInstanceError,
     TarValidationError,
@@ -19,12 +22,12 @@ from cloud_optimized_dicom.format.metadata.document import SeriesDocument, parse
 from cloud_optimized_dicom.lock.record import Intent, LockRecord, parse_lock
 from cloud_optimized_dicom.model import InstanceRecord, TarState
 from cloud_optimized_dicom.ranges import ByteRange, Coalesced, FetchPolicy, coalesce
-from cloud_optimized_dicom.series.state import tar_crc32c
+from cloud_optimized_dicom.series.state import describes, explains, is_base
 from cloud_optimized_dicom.series.virtual_file import open_virtual_file
 from cloud_optimized_dicom.storage.base import PARALLEL_READS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from cloud_optimized_dicom.series.virtual_file import FileLayout, OffsetTable
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
@@ -44,30 +47,61 @@ class _Look(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What a reader goes by, replaced as a whole: places of one document never meet another document's tar."""
+    """What a reader goes by, replaced as a whole: places of one document never meet another document's tar.
+
+    `generation` is None while it is not known which tar a document belongs to that names none.
+    """
 
     document: SeriesDocument
     metadata_version: str
     generation: str | None
 
 
+class Places(NamedTuple):
+    """Where instances lie: the version of the tar, and the first byte of each by the UID it is stored under."""
+
+    generation: str
+    starts: Mapping[str, int]
+
+
 class SeriesReader:
     """A series as one document describes it.
+
+    Parameters
+    ----------
+    generation
+        The version of the tar that the document describes, where the caller knows it; None: as the document says.
 
     Notes
     -----
     Reads are pinned to the tar's recorded generation, so they see one state of the series.  When that generation is
     gone, the document is read anew: an instance that is still the same is read at its new place, silently; one that was
-    removed or changed raises `StaleReadError`.  Series of older writers record no generation and are read unpinned.
+    removed or changed raises `StaleReadError`.  Series of older writers record no generation: the first read finds out
+    which tar their document describes (three requests, once), and all reads are pinned to that one.
     Records may be of any state that the reader has been in.  Threads may share a reader.
     """
 
-    def __init__(self, store: ObjectStore, key: SeriesKey, document: SeriesDocument, metadata_version: str) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        key: SeriesKey,
+        document: SeriesDocument,
+        metadata_version: str,
+        generation: str | None = None,
+    ) -> None:
         self.store, self.key = store, key
-        self._opened = _State(document, metadata_version, document.tar.generation if document.tar else None)
+        recorded = document.tar.generation if document.tar else None
+        self._opened = _State(document, metadata_version, generation or recorded)
         self._state = self._opened
+        self._pinning = threading.Lock()
         self.policy = FetchPolicy()
         self.shown_tables: dict[tuple[str, int], FileLayout] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pinning": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_pinning": threading.Lock()}
 
     @classmethod
     def open(cls, store: ObjectStore, key: SeriesKey) -> SeriesReader:
@@ -80,8 +114,7 @@ class SeriesReader:
         MetadataError, UnsupportedVersionError
             If the document cannot be understood.
         """
-        document, version = read_document(store, key)
-        return cls(store, key, document, version)
+        return cls(store, key, *read_document(store, key))
 
     @property
     def document(self) -> SeriesDocument:
@@ -94,9 +127,16 @@ class SeriesReader:
         return self._opened.metadata_version
 
     @property
-    def generation(self) -> str | None:
-        """The version of the tar that :attr:`document` describes; None for a series of an older writer."""
-        return self._opened.generation
+    def overtaken(self) -> bool:
+        """Whether a read has found that the series is not what :attr:`document` says any more."""
+        opened, state = self._opened, self._state
+        return (state.metadata_version, state.document.tar) != (opened.metadata_version, opened.document.tar)
+
+    @property
+    def present(self) -> tuple[SeriesDocument, str | None]:
+        """The document and the version of the tar that reads go by now: newer ones where the series was rewritten."""
+        state = self._state
+        return state.document, state.generation
 
     @property
     def tar_uri(self) -> str:
@@ -149,13 +189,15 @@ class SeriesReader:
         Neighbours come in one request, as the policy says; requests run in parallel.  No more than what is under way is
         held here.
         """
+        if not wanted:
+            return
         for _ in range(_REFRESHES):
-            state = self._state
+            state = self._pinned()
             spans = [span.shifted(self._place(record, state)) for record, span in wanted]
             try:
                 self._fetch(coalesce(spans, policy or self.policy), spans, state.generation, take)
             except ObjectNotFoundError:
-                self._refresh(wanted[0][0])
+                self.refresh(wanted[0][0].name_uid)
             else:
                 return
         raise StaleReadError(self.tar_uri, wanted[0][0].name_uid, "it kept changing while it was being read")
@@ -203,7 +245,7 @@ class SeriesReader:
         """Stream one instance's file; `HashMismatchError` after the last chunk if the bytes are not those stored."""
         crc = done = 0
         while done < record.size:
-            state = self._state
+            state = self._pinned()
             start = self._place(record, state)
             span = ByteRange(start + done, start + record.size)
             try:
@@ -212,7 +254,7 @@ class SeriesReader:
                     done += len(chunk)
                     yield chunk
             except ObjectNotFoundError:
-                self._refresh(record)
+                self.refresh(record.name_uid)
         self._check(record, crc)
 
     def open_instance(self, record: InstanceRecord, offset_table: OffsetTable | None = None) -> BinaryIO:
@@ -225,7 +267,37 @@ class SeriesReader:
                 self.tar_uri, record.name_uid, checksum.encode(record.crc32c), checksum.encode(found)
             )
 
+    # -- the whole tar
+
+    def places(self, records: Iterable[InstanceRecord]) -> Places:
+        """Return where instances lie at present, as far as this reader knows; those that are gone are left out.
+
+        Notes
+        -----
+        Whoever reads there pins the read to the generation; if that is gone, :meth:`refresh` and ask again.
+        """
+        state = self._pinned()
+        starts = {}
+        for record in records:
+            found = state.document.find(record.name_uid)
+            if found is not None and (found.crc32c, found.size) == (record.crc32c, record.size):
+                starts[record.name_uid] = found.start
+        return Places(state.generation or "", starts)
+
+    def tar_now(self) -> tuple[str, TarState | None, bool]:
+        """Return the present tar's version, its state on record, and whether :attr:`document` is the present one."""
+        state = self._pinned()
+        return state.generation or "", state.document.tar, not self.overtaken
+
     # -- when the series changed under us
+
+    def _pinned(self) -> _State:
+        """Return a state that names its tar."""
+        if self._state.generation is None:
+            with self._pinning:
+                if self._state.generation is None:
+                    self._go_by_what_is(self._opened, "(all)")
+        return self._state
 
     def _place(self, seen: InstanceRecord, state: _State) -> int:
         """Return where an instance lies in the tar of a state; `seen` may be of an earlier one."""
@@ -236,45 +308,81 @@ class SeriesReader:
             raise StaleReadError(self.tar_uri, seen.name_uid, "it was replaced while it was being read")
         return found.start
 
-    def _refresh(self, seen: InstanceRecord) -> None:
-        """Go by the present state of the series from now on."""
+    def refresh(self, uid: str) -> None:
+        """Go by the present state of the series from now on, because the tar that was named is gone.
+
+        Parameters
+        ----------
+        uid
+            Of the instance that was being read, for errors.
+
+        Raises
+        ------
+        StaleReadError
+            If metadata and tar do not come to agree.
+        TarValidationError
+            If they never will.
+        CODObjectNotFoundError
+            If the series is gone.
+        """
+        self._go_by_what_is(None, uid)
+
+    def _go_by_what_is(self, known: _State | None, uid: str) -> None:
+        """Find the tar of the `known` document, or, where that is not the present one, document and tar."""
         unexplained = None
         for attempt in range(_REFRESHES):
             if attempt:
                 time.sleep(_PAUSE_SECONDS * attempt)
-            look = self._look()
+            look = self._look(known if attempt == 0 else None)
             if look.document is None:
                 # A commit is between its two writes, and ends soon; but the same sight twice without a lock is damage.
                 if look == unexplained and not look.locked:
                     raise TarValidationError(self.tar_uri, "the tar is not the one that the metadata was written for")
                 unexplained = look
                 continue
-            generation = look.tar_version if look.document.tar else None
-            self._state = _State(look.document, look.metadata_version, generation)
+            self._state = _State(look.document, look.metadata_version, look.tar_version)
             return
-        raise StaleReadError(self.tar_uri, seen.name_uid, "metadata and tar do not agree")
+        raise StaleReadError(self.tar_uri, uid, "metadata and tar do not agree")
 
-    def _look(self) -> _Look:
-        document, version = read_document(self.store, self.key)
+    def _look(self, known: _State | None) -> _Look:
+        document, version = (known.document, known.metadata_version) if known else read_document(self.store, self.key)
         tar = self.store.find(self.key.tar)
         if tar is None:
             raise TarValidationError(self.tar_uri, "the tar is missing")
         recorded = document.tar
-        if recorded is None or tar.version == recorded.generation or describes(recorded, self.store, self.key, tar):
+        if recorded is not None and (
+            tar.version == recorded.generation or describes(recorded, self.store, self.key, tar)
+        ):
             return _Look(document, version, tar.version)
         lock = self._lock()
         intent = lock.intent if lock is not None else None
-        if intent is None or not explains(intent, version, self.store, self.key, tar):
-            return _Look(None, version, tar.version, locked=lock is not None)
-        state = TarState(tar.version, tar.size, intent.result.crc32c if intent.result else 0)
-        return _Look(document.applied(intent.change, state, intent.write_id), version, tar.version)
+        if intent is not None and explains(intent, version, self.store, self.key, tar):
+            state = TarState(tar.version, tar.size, intent.result.crc32c if intent.result else 0)
+            return _Look(document.applied(intent.change, state, intent.write_id), version, tar.version)
+        if recorded is None and self._belongs(version, tar, intent):
+            return _Look(document, version, tar.version)
+        return _Look(None, version, tar.version, locked=lock is not None)
+
+    def _belongs(self, metadata_version: str, tar: ObjectInfo, intent: Intent | None) -> bool:
+        """Return whether a document that names no tar describes this one.
+
+        Notes
+        -----
+        The tar was looked at first, then the lock, now the document.  Had a commit of ours replaced the tar before the
+        first look, its intent would have been there at the second, or its document at the third.
+        """
+        if intent is not None and intent.result is not None and not is_base(intent, self.store, self.key, tar):
+            return False
+        present = self.store.find(self.key.metadata)
+        return present is not None and present.version == metadata_version
 
     def _lock(self) -> LockRecord | None:
+        # Google Cloud Storage denies what is not there to those who may read, but not list.
         try:
             found = self.store.read_object(self.key.lock)
-        except ObjectNotFoundError:
+            return parse_lock(self.store.url_of(self.key.lock), found.data)
+        except (ObjectNotFoundError, PermissionDeniedError, FormatError):
             return None
-        return parse_lock(self.store.url_of(self.key.lock), found.data)
 
 
 def read_document(store: ObjectStore, key: SeriesKey) -> tuple[SeriesDocument, str]:
@@ -290,33 +398,3 @@ def read_document(store: ObjectStore, key: SeriesKey) -> tuple[SeriesDocument, s
     except ObjectNotFoundError:
         raise CODObjectNotFoundError(store.url_of(key.folder)) from None
     return parse_document(store.url_of(key.metadata), found.data, key), found.info.version
-
-
-def describes(recorded: TarState, store: ObjectStore, key: SeriesKey, tar: ObjectInfo) -> bool:
-    """Return whether a tar has the recorded size and CRC32C (a copied or restored store, say)."""
-    return tar.size == recorded.size and tar_crc32c(store, key, tar) == recorded.crc32c
-
-
-def explains(intent: Intent, metadata_version: str, store: ObjectStore, key: SeriesKey, tar: ObjectInfo) -> bool:
-    """Return whether the intent, applied to the document at `metadata_version`, describes this tar.
-
-    Notes
-    -----
-    Both conditions are needed: an intent made for another document would give wrong places for right bytes.
-    """
-    if intent.result is None or tar.size != intent.result.size or not _made_for(intent, metadata_version, store, key):
-        return False
-    return tar_crc32c(store, key, tar) == intent.result.crc32c
-
-
-def _made_for(intent: Intent, metadata_version: str, store: ObjectStore, key: SeriesKey) -> bool:
-    """Return whether an intent was made for the document at a version, or for the one that it is a copy of."""
-    base = intent.base_metadata
-    if base is None or base.version == metadata_version:
-        return base is not None
-    try:
-        found = store.read_object(key.metadata)
-    except ObjectNotFoundError:
-        return False
-    same_bytes = (len(found.data), checksum.crc32c(found.data)) == (base.size, base.crc32c)
-    return same_bytes and found.info.version == metadata_version

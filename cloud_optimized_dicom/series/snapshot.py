@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from cloud_optimized_dicom.errors import CODObjectNotFoundError, FormatError, ObjectNotFoundError
 from cloud_optimized_dicom.lock.record import Intent, LockRecord, parse_lock
 from cloud_optimized_dicom.model import TarState
-from cloud_optimized_dicom.series.reader import SeriesReader, describes, explains
+from cloud_optimized_dicom.series.reader import SeriesReader
+from cloud_optimized_dicom.series.state import describes, explains
 
 if TYPE_CHECKING:
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
@@ -62,7 +63,7 @@ def take_snapshot(store: ObjectStore, key: SeriesKey, known: SeriesReader | None
             time.sleep(_PAUSE_SECONDS * attempt)
             tar = store.find(key.tar)
         if reader is not None and _agree(reader, tar):
-            return Snapshot(reader, tar)
+            return Snapshot(_pinned(reader, tar), tar)
         lock = _read_lock(store, key)
         intent = lock.intent if lock is not None else None
         explained = _explained(reader, tar, intent)
@@ -72,7 +73,14 @@ def take_snapshot(store: ObjectStore, key: SeriesKey, known: SeriesReader | None
         if _version(again) == _version(reader) and (lock is None or _tells_nothing_more(reader, lock)):
             break
         reader = again
-    return Snapshot(reader, tar)
+    return Snapshot(_pinned(reader, tar), tar)
+
+
+def _pinned(reader: SeriesReader | None, tar: ObjectInfo | None) -> SeriesReader | None:
+    """Return the reader with the tar that was found to be its document's, or to be all there is."""
+    if reader is None or tar is None or reader.document.tar is not None:
+        return reader
+    return SeriesReader(reader.store, reader.key, reader.document, reader.metadata_version, tar.version)
 
 
 def _agree(reader: SeriesReader, tar: ObjectInfo | None) -> bool:

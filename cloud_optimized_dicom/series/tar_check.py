@@ -16,7 +16,7 @@ from cloud_optimized_dicom.format.tar import BLOCK_BYTES, is_zero_block, padded,
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.findings import Finding, Kind
 from cloud_optimized_dicom.series.packing import TarWindow
-from cloud_optimized_dicom.series.reader import describes
+from cloud_optimized_dicom.series.state import describes
 from cloud_optimized_dicom.uids import member_name
 
 if TYPE_CHECKING:

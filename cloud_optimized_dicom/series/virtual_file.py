@@ -16,6 +16,7 @@ from cloud_optimized_dicom.format.offsets.items import HEADER_BYTES
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.files import WHOLE_BYTES
 from cloud_optimized_dicom.series.frames import FrameReader
+from cloud_optimized_dicom.series.read_checks import ReadChecks
 from cloud_optimized_dicom.uids import member_name
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ _LARGEST_HEADER_BYTES = 16 << 20
 _LARGEST_WINDOW_BYTES = 4 << 20
 _SMALL_TAIL_BYTES = 1 << 10
 _KEPT_BYTES = 32 << 20
-_ROW_FRAMES = 16
+_ROW_BYTES = 64 << 10
+_LONGEST_ROW_BYTES = 1 << 20
 _SHOWN_KEPT = 16
 
 
@@ -85,6 +87,10 @@ class VirtualFile(io.RawIOBase):
     As any raw file it may return less than was asked for: what it has at no further cost.  The headers of items between
     two frames are told from the frame table, so that a reader that goes from item to item moves no frame; they are told
     only after the header was read and shows the first of them where the table says.
+
+    A frame that is read by itself is fetched by itself.  Who goes on to its neighbour is given more with each request:
+    64 KiB, then twice as much each time; who then leaps ahead, as from one row of tiles to the next, is given a run as
+    long as the last one at once.
     """
 
     def __init__(self, read: Callable[[ByteRange], bytes], layout: FileLayout, name: str = "") -> None:
@@ -95,7 +101,8 @@ class VirtualFile(io.RawIOBase):
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._kept_bytes = 0
         self._tells_items = bool(layout.head)
-        self._window = self._behind = self._streak = 0
+        self._window = self._behind = 0
+        self._run, self._expected = range(0), 1
         self._position = 0
 
     def readable(self) -> bool:
@@ -150,6 +157,7 @@ class VirtualFile(io.RawIOBase):
         if stop - start > _LARGEST_WINDOW_BYTES:
             return self._piece_or_range(start, stop)
         number = self._number(start)
+        self._note(number)
         data = self._find_kept(number)
         if data is None:
             data = self._fetch(number, number if is_small else self._number(stop - 1))
@@ -184,15 +192,27 @@ class VirtualFile(io.RawIOBase):
             self._kept.move_to_end(number)
         return data
 
+    def _note(self, number: int) -> None:
+        """Note that a piece is read from, to know how long a run of neighbours is, and how long the next may be."""
+        run, pieces = self._run, self._layout.pieces
+        if number in run or (number == 0 and 0 not in self._layout.blocks):  # the header is nobody's neighbour
+            return
+        if number == run.stop and run:
+            self._run = range(run.start, number + 1)
+            return
+        is_row = number > run.stop > run.start and pieces[run.stop] - pieces[run.start] <= _LONGEST_ROW_BYTES
+        self._expected = len(run) if is_row else 1
+        self._run = range(number, number + 1)
+
     def _fetch(self, first: int, last: int) -> bytes:
         """Fetch the pieces `first` to `last` at once, and more of them for who reads on and on; return the first."""
         pieces = self._layout.pieces
-        self._streak = self._streak + 1 if first == self._behind > 0 else 0
-        # A few neighbouring frames are a row of tiles; many are a scan.
-        if self._streak and (last > first or pieces[first] in self._layout.blocks or self._streak > _ROW_FRAMES):
-            self._window = min(max(2 * self._window, _BLOCK_BYTES), _LARGEST_WINDOW_BYTES)
+        if first == self._behind > 0 and len(self._run) > 1:
+            least = _BLOCK_BYTES if last > first or pieces[first] in self._layout.blocks else _ROW_BYTES
+            self._window = min(max(2 * self._window, least), _LARGEST_WINDOW_BYTES)
             last = max(last, self._number(min(pieces[first] + self._window, pieces[-1]) - 1))
         else:
+            last = max(last, min(first + self._expected, len(pieces) - 1) - 1)
             self._window = 0
         data = self._read(ByteRange(pieces[first], pieces[last + 1]))
         for number in range(first, last + 1):
@@ -259,9 +279,14 @@ def open_virtual_file(reader: SeriesReader, record: InstanceRecord, offset_table
     if offset_table not in (None, "extended"):
         raise ValueError(f"offset_table must be None or 'extended', not {offset_table!r}")
     whole = ByteRange(0, record.size)
+    checks = ReadChecks(record, reader.tar_uri)
 
     def read(span: ByteRange) -> bytes:
-        return reader.read_instance(record) if span == whole else reader.read_span(record, span)
+        if span == whole:
+            return reader.read_instance(record)
+        data = reader.read_span(record, span)
+        checks.check(span, data)
+        return data
 
     table = record.frame_table if record.frame_table is not None and record.frame_table.trusted else None
     layout, first = plan_layout(record.size, table), b""

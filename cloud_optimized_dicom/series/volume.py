@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cloud_optimized_dicom.dicom.decode import decode_frame
+from cloud_optimized_dicom.dicom.decode import FrameDecoder, pixel_dtype
 from cloud_optimized_dicom.dicom.geometry import GeometryError, Plane, Stack, plan_stack, planes_of
 from cloud_optimized_dicom.errors import VolumeError
 from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
@@ -28,11 +28,11 @@ _EVERYTHING = FetchPolicy(max_waste=4.0)
 
 @dataclass(frozen=True)
 class _Image:
-    """An instance with frames: its record, its header and its transfer syntax."""
+    """An instance with frames: its record, its header and how its frames are decoded."""
 
     record: InstanceRecord
     header: Mapping[str, Any]
-    syntax: str
+    decoder: FrameDecoder
 
 
 def read_volume(
@@ -57,7 +57,7 @@ def read_volume(
     VolumeError
         If the frames do not stack.
     """
-    images = [_image(record) for record in records if record.has_pixeldata]
+    images = [_image(record, uri) for record in records if record.has_pixeldata]
     try:
         planes: list[Plane] = []
         for number, image in enumerate(images):
@@ -69,9 +69,10 @@ def read_volume(
     return _Filler(frames, images, stack, rescale=rescale).fill(), stack.affine
 
 
-def _image(record: InstanceRecord) -> _Image:
+def _image(record: InstanceRecord, tar_uri: str) -> _Image:
     header = unpack_header(record.packed_header)
-    return _Image(record, header, str(first_value(header, _TRANSFER_SYNTAX)))
+    syntax = str(first_value(header, _TRANSFER_SYNTAX))
+    return _Image(record, header, FrameDecoder.of(header, syntax, f"{tar_uri}://instances/{record.name_uid}.dcm"))
 
 
 class _Filler:
@@ -82,7 +83,7 @@ class _Filler:
         """Read every frame into its place; frames are decoded in the threads that fetch them."""
         planes = self._stack.planes
         first = planes[0]
-        kinds = {self._kind(plane) for plane in planes}
+        kinds = {pixel_dtype(self._images[plane.instance].header) for plane in planes}
         kind = np.result_type(*kinds)
         volume = np.empty((len(planes), first.rows, first.columns), np.float32 if self._rescale else kind)
         wanted = [(self._images[plane.instance].record, plane.frame) for plane in planes]
@@ -90,7 +91,7 @@ class _Filler:
         def take(position: int, encoded: bytes) -> None:
             plane = planes[position]
             image = self._images[plane.instance]
-            pixels = decode_frame(encoded, image.header, image.syntax, plane.frame)
+            pixels = image.decoder.decode(encoded, plane.frame)
             if self._rescale:
                 volume[position] = pixels * np.float64(plane.slope) + np.float64(plane.intercept)
             else:
@@ -98,14 +99,3 @@ class _Filler:
 
         self._frames.read_each(wanted, take, _EVERYTHING)
         return volume
-
-    def _kind(self, plane: Plane) -> np.dtype[Any]:
-        """Return the type that a frame decodes to, as its header says (PS3.3 section C.7.6.3)."""
-        header = self._images[plane.instance].header
-        if "7FE00008" in header:
-            return np.dtype(np.float32)
-        if "7FE00009" in header:
-            return np.dtype(np.float64)
-        bits = max(8, int(first_value(header, "00280100") or 16))
-        signed = first_value(header, "00280103") == 1
-        return np.dtype(f"{'i' if signed else 'u'}{bits // 8}")

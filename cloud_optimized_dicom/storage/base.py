@@ -117,6 +117,9 @@ class ObjectStore(ABC):
     url: str
     """Where the store is, without a trailing slash, e.g. ``gs://bucket/prefix``."""
 
+    uploads_at_once: int = 1
+    """How many uploads are worth running side by side; where it is one, to cut what is large only costs."""
+
     def url_of(self, name: str) -> str:
         """Return the full URL of an object."""
         return f"{self.url}/{name}"

@@ -28,7 +28,7 @@ from cloud_optimized_dicom.storage.base import (
     ReadResult,
 )
 from cloud_optimized_dicom.storage.gcs_batch import BATCH_OBJECTS, find_in_one_request
-from cloud_optimized_dicom.storage.gcs_client import ClientRecipe
+from cloud_optimized_dicom.storage.gcs_client import ClientRecipe, keep_connections
 from cloud_optimized_dicom.storage.gcs_errors import sdk_errors
 from cloud_optimized_dicom.storage.gcs_media import Media, MediaRequest, check_range
 from cloud_optimized_dicom.storage.gcs_resources import (
@@ -78,6 +78,8 @@ class GcsStore(ObjectStore):
     An unconditional `delete` that is repeated after a lost response deletes what was created meanwhile.
     """
 
+    uploads_at_once = 4
+
     def __init__(
         self,
         bucket: str,
@@ -99,6 +101,8 @@ class GcsStore(ObjectStore):
         self._whole_upload_bytes = whole_upload_bytes
         self._recipe = ClientRecipe()
         self._client = client
+        if client is not None:
+            keep_connections(client)
         self._client_lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from requests.adapters import HTTPAdapter
+
+from cloud_optimized_dicom.storage.base import PARALLEL_READS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +41,27 @@ class ClientRecipe:
     def make(self) -> Any:
         """Return a new client; with ``STORAGE_EMULATOR_HOST`` set, one for that server and without credentials."""
         anonymous = self.anonymous or bool(os.environ.get("STORAGE_EMULATOR_HOST"))
-        return storage.Client(
+        client = storage.Client(
             # Without credentials there is no project to be found, and none is needed; the library insists on a name.
             project=self.project or ("test" if anonymous else None),
             credentials=AnonymousCredentials() if anonymous else None,  # type: ignore[no-untyped-call]
             client_options={"api_endpoint": self.api_endpoint} if self.api_endpoint else None,
         )
+        keep_connections(client)
+        return client
+
+
+def keep_connections(client: Any) -> None:
+    """Let a client keep as many connections as requests run at a time.
+
+    Notes
+    -----
+    Its session would keep ten, and make those beyond anew for every request: three round trips more, each time.  A
+    session whose way to connect is not the usual one (mutual TLS, an adapter of the caller's) stays as it is.
+    """
+    session = client._http  # noqa: SLF001 - the library has no public way to ask
+    for prefix in ("https://", "http://"):
+        adapter: Any = session.get_adapter(prefix)
+        kept: int = getattr(adapter, "_pool_maxsize", PARALLEL_READS)
+        if type(adapter) is HTTPAdapter and kept < PARALLEL_READS:
+            session.mount(prefix, HTTPAdapter(pool_maxsize=PARALLEL_READS, max_retries=adapter.max_retries))

@@ -17,6 +17,7 @@ import pydicom
 import pytest
 
 from cloud_optimized_dicom import Datastore, Instance
+from cloud_optimized_dicom.errors import StaleReadError
 from cloud_optimized_dicom.fsspec import CodFileSystem
 from cloud_optimized_dicom.testing.datasets.base import Uids
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
@@ -173,6 +174,42 @@ def test_what_is_appended_is_found(place: Place, tmp_path: Path) -> None:
     assert len(place.filesystem.ls(folder)) == 6
 
 
+def test_what_is_replaced_or_removed_is_seen(place: Place, tmp_path: Path) -> None:
+    """By its name the present instance is read, though the series was open; only what is gone is an error."""
+    filesystem = place.filesystem
+    paths = [place.prefix + ct_path(index) for index in range(5)]
+    held = filesystem.open(paths[0])
+    other = CT.instance(0)[:-2] + b"xy"
+    path = tmp_path / "other.dcm"
+    path.write_bytes(other)
+    with place.store.open(CT.uids.study, CT.uids.series, "a") as cod:
+        cod.remove([CT.instance_uid(0), CT.instance_uid(3)])
+    with place.store.open(CT.uids.study, CT.uids.series, "a") as cod:
+        assert len(cod.append([Instance(path)]).new) == 1
+    with pytest.raises(StaleReadError):
+        held.read()
+    found = filesystem.cat_ranges(paths, 10, None)
+    assert isinstance(found.pop(3), FileNotFoundError)
+    assert found == [other[10:], *(CT.instance(index)[10:] for index in (1, 2, 4))]
+    assert filesystem.cat_file(paths[0]) == other
+    with filesystem.open(paths[0]) as file:
+        assert file.read() == other
+    with pytest.raises(FileNotFoundError):
+        filesystem.open(paths[3])
+    assert len(filesystem.ls(f"{place.prefix}{CT_FOLDER}/instances")) == 4
+
+
+def test_files_are_copied_out_with_their_times(place: Place, tmp_path: Path) -> None:
+    """A file is got whole, and tells when it was stored."""
+    path = place.prefix + ct_path(1)
+    place.filesystem.get(path, str(tmp_path / "got.dcm"))
+    assert (tmp_path / "got.dcm").read_bytes() == CT.instance(1)
+    assert place.filesystem.modified(path) == place.filesystem.info(path)["modified"]
+    assert place.filesystem.modified(path).tzinfo is not None
+    with pytest.raises(IsADirectoryError):
+        place.filesystem.modified(f"{place.prefix}{CT_FOLDER}")
+
+
 WRITES: dict[str, tuple[Any, ...]] = {
     "open": ("wb",),
     "pipe_file": (b"",),
@@ -268,6 +305,22 @@ def test_fsspec_opens_a_url_of_any_form(filled: Path) -> None:
     ):
         with fsspec.open(url, **options) as file:
             assert pydicom.dcmread(file).SOPInstanceUID == CT.instance_uid(1)
+
+
+@pytest.mark.parametrize("form", ["path", "target", "cached"])
+def test_a_bucket_is_reached_by_a_url_of_any_form(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket is named in the path or as a target, caches go before it; the client is made where none is given."""
+    with GcsServer() as server:
+        server.create_bucket("forms")
+        fill(Datastore("gs://forms/store", server.client()), tmp_path / "files")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        url, options = {
+            "path": (f"cod://forms/store/{ct_path(1)}", {}),
+            "target": (f"cod://{ct_path(1)}", {"target": "gs://forms/store"}),
+            "cached": (f"simplecache::cod://forms/store/{ct_path(1)}", {"cod": {"skip_instance_cache": True}}),
+        }[form]
+        with fsspec.open(url, **options) as file:
+            assert file.read() == CT.instance(1)
 
 
 def test_a_store_in_memory_is_reached(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from cloud_optimized_dicom.testing.datasets.slides import slide_instance
 from cloud_optimized_dicom.testing.gcs_server import GcsServer
 from tests.core.conftest import write_series
 from tests.dicom import oracle
+from tests.meeting_store import MeetingStore
 from tests.realfiles import real_files
 
 if TYPE_CHECKING:
@@ -161,18 +162,6 @@ def test_frame_checksums_are_checked_unless_told_not_to(tmp_path: Path) -> None:
         with pytest.raises(HashMismatchError):
             list(cod.iter_instances())
     assert damaged == bytes([frame[0] ^ 1]) + frame[1:]
-
-
-class MeetingStore(MemoryStore):
-    """A store whose reads of a tar wait until eight of them are under way."""
-
-    meeting: threading.Barrier | None = None
-
-    def read(self, name: str, span: ByteRange, *, version: str | None = None) -> bytes:
-        """Read a span in company."""
-        if self.meeting is not None and name.endswith(".tar"):
-            self.meeting.wait(timeout=20)
-        return super().read(name, span, version=version)
 
 
 def test_requests_of_one_read_are_under_way_together(tmp_path: Path) -> None:
