@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TRAINING_STAMP := $(VENV)/.installed-training
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help install demo test test-slow check format bench clean
@@ -25,7 +26,12 @@ demo: $(STAMP) ## Ingest real DICOM into a local datastore, append, read a frame
 test: $(STAMP) ## Run the fast tests
 	$(PYTEST) -n 2 -m "not slow"
 
-test-slow: $(STAMP) ## Run the heavy tests (minutes, gigabytes)
+# Only the slow tests train: torch is as large as everything else together.
+$(TRAINING_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --group training
+	@touch $@
+
+test-slow: $(TRAINING_STAMP) ## Run the heavy tests (minutes, gigabytes)
 	$(PYTEST) -n 2 -m slow
 
 check: $(STAMP) ## Lint, check formatting, types and the layers

@@ -2,7 +2,8 @@
 
 A ``text`` block right behind a ``python`` or ``sh`` block is what that block prints; ``...`` in it stands for anything.
 The blocks of a page share a folder, and its ``python`` blocks their names.  A page that names ``gs://`` buckets in its
-blocks finds them, empty, on a strict Google Cloud Storage server of its own.
+blocks finds them, empty, on a strict Google Cloud Storage server of its own.  Pages that need the dependency group
+``training`` run with the slow tests.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "pipelines/README.md", *(ROOT / "docs").rglob("*.md")]
 )
+SLOW_PAGES = {ROOT / "docs/how-to/train.md"}
 LANGUAGES = {"python", "sh", "text", "json"}
 BUCKET = re.compile(r"gs://([a-z0-9-]+)")
 
@@ -108,7 +110,12 @@ def page_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page in SLOW_PAGES else ()) for page in PAGES],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
 def test_the_blocks_of_a_page_run_and_print_what_it_says(
     page: Path, page_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
