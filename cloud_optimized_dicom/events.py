@@ -14,19 +14,34 @@ Outcome = Literal["new", "same", "conflict", "error"]
 
 @dataclass(frozen=True, slots=True)
 class IngestPlanned:
-    """All sources are known: how many files, in how many series."""
+    """So many files are known by now, and of how many bytes as far as their listing told; `complete`: these are all."""
 
     files: int
-    series: int
+    size_bytes: int
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)
 class FileDone:
-    """One file was looked at and its fate decided (a new one becomes visible with its series' commit)."""
+    """The fate of one file is known.
+
+    Parameters
+    ----------
+    outcome
+        Of a `Datastore.ingest`: final, a new file is committed.  Of a `CODObject.append`: a new one is staged.
+    study_uid, series_uid, instance_uid
+        Of the file; None where it could not be read far enough.
+    reason
+        Why it was not stored; None for the outcomes "new" and "same".
+    """
 
     uri: str
     outcome: Outcome
     size_bytes: int
+    study_uid: str | None = None
+    series_uid: str | None = None
+    instance_uid: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +62,54 @@ class SeriesCommitted:
     tar_bytes: int
 
 
-Event = IngestPlanned | FileDone | HeaderProblem | SeriesCommitted
+@dataclass(frozen=True, slots=True)
+class ExportPlanned:
+    """A series was looked into: so many files of it, of so many bytes, are to be fetched; `present` are there."""
+
+    series_uri: str
+    files: int
+    size_bytes: int
+    present: int
+    present_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesExported:
+    """So many bytes of files that are on their way have arrived."""
+
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileExported:
+    """One file was fetched, verified, and is at `path` now; or was not, and `error` says why."""
+
+    uri: str
+    path: str
+    size_bytes: int
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesExported:
+    """Nothing more is done for a series in this export; `failed` of its files could not be had."""
+
+    series_uri: str
+    written: int
+    present: int
+    failed: int
+
+
+Event = (
+    IngestPlanned
+    | FileDone
+    | HeaderProblem
+    | SeriesCommitted
+    | ExportPlanned
+    | BytesExported
+    | FileExported
+    | SeriesExported
+)
 
 
 class Hook(Protocol):

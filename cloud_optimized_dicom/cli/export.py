@@ -2,144 +2,181 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cloud_optimized_dicom.cli.exit_codes import ExitCode, exit_code_of, worst
-from cloud_optimized_dicom.cli.files import holds, staging, write_whole
-from cloud_optimized_dicom.cli.options import JsonFlag, TargetArgument  # noqa: TC001 - typer reads the annotations
+from cloud_optimized_dicom.cli.options import JsonFlag, TargetArgument, verb_of
 from cloud_optimized_dicom.cli.output import Meter, Output, count_text, size_text
 from cloud_optimized_dicom.cli.targets import Target, series_keys
-from cloud_optimized_dicom.errors import CODError, StaleReadError, StorageError, TarValidationError
-from cloud_optimized_dicom.series.extract import iter_instances
-from cloud_optimized_dicom.series.reader import SeriesReader
-from cloud_optimized_dicom.uids import check_uid
+from cloud_optimized_dicom.errors import CODObjectNotFoundError
+from cloud_optimized_dicom.events import BytesExported, Event, ExportPlanned, FileExported, SeriesExported
+from cloud_optimized_dicom.export import Condition, ExportReport, Selection, export_dicom, parse_uids
+from cloud_optimized_dicom.uids import is_uid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-    from cloud_optimized_dicom.model import InstanceRecord
+UidsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--uids",
+        metavar="UID|FILE|-",
+        help="Only the study, series or instance of this UID, or those that a file lists, one a line.  Repeatable.",
+    ),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Only instances whose header fits: a DICOM keyword or tag, one of = != < <= > >= ~ (a regular "
+        "expression), and a value, as in Modality=CT.  Of several conditions all must hold.",
+    ),
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", metavar="N", min=1, max=64, help="How many requests run at a time.")
+]
+RecheckFlag = Annotated[
+    bool, typer.Option("--recheck", help="Read files that are there, even if they have not changed since an export.")
+]
 
 
-@dataclass
-class _Tally:
-    """What an export did so far."""
+@dataclass(frozen=True)
+class _Options:
+    """What the command line says."""
 
-    written: int = 0
-    written_bytes: int = 0
-    skipped: int = 0
-    failures: list[tuple[str, Exception]] = field(default_factory=list)
+    target: TargetArgument
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to make the tree in.")]
+    uids: UidsOption = None
+    where: WhereOption = None
+    workers: WorkersOption = 8
+    recheck: RecheckFlag = False
+    as_json: JsonFlag = False
 
-    @property
-    def code(self) -> ExitCode:
-        return worst(exit_code_of(error) for _, error in self.failures)
 
-
-def export(
-    target: TargetArgument,
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to make the tree in.")],
-    as_json: JsonFlag = False,
-) -> None:
-    """Write series as files DEST/STUDY_UID/SERIES_UID/SOP_UID.dcm, exactly as they were ingested.
+def _export(options: _Options) -> None:
+    """Write series as files DEST/STUDY_UID/SERIES_UID/SOP_UID.dcm, exactly as they are stored.
 
     Each file's CRC32C is checked before it appears.  Files that are there already are left alone if they are equal and
-    replaced if they are not.  A damaged instance does not stop the others.
+    replaced if they are not, so an export that was cut off is finished by running it again.  A damaged instance does
+    not stop the others.
     """
-    output = Output(json=as_json)
-    parsed = Target.parse(target)
-    keys = series_keys(parsed)
-    store = parsed.datastore.store
-    destination.mkdir(parents=True, exist_ok=True)
-    tally = _Tally()
-    with output.meter("exporting") as meter, staging(destination) as scratch:
-        meter.expect(len(keys))
-        for key in keys:
-            try:
-                reader = SeriesReader.open(store, key)
-            except CODError as error:
-                if parsed.key is not None:
-                    raise
-                tally.failures.append((store.url_of(key.folder), error))
-            else:
-                _Export(reader, destination / key.study_uid / key.series_uid, scratch, tally).run(meter)
-            meter.advance()
-    _print(output, tally, str(destination))
-    if tally.failures:
-        raise typer.Exit(tally.code)
+    output = Output(json=options.as_json)
+    parsed = Target.parse(options.target)
+    report = _run(options, parsed, output)
+    _print(output, report, str(options.destination))
+    codes = [exit_code_of(error) for _, error in report.failures] + [ExitCode.NOT_FOUND] * bool(report.not_found)
+    if any(codes):
+        raise typer.Exit(worst(codes))
 
 
-@dataclass
-class _Export:
-    """One series on its way to a folder."""
+export = verb_of(_export, _Options, "export")
 
-    reader: SeriesReader
-    folder: Path
-    scratch: Path
-    tally: _Tally
 
-    def run(self, meter: Meter) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        before = self.tally.written
-        wanted = [record for record in self._records() if not self._is_there(record)]
+def _run(options: _Options, parsed: Target, output: Output) -> ExportReport:
+    selection = _selection(parsed, options.uids or [], options.where or [])
+    with output.meter("exporting") as meter:
+        hook = _MeterHook(meter)
         try:
-            for record, chunks in iter_instances(self.reader, wanted):
-                self._write(record, chunks)
-        except StaleReadError as error:  # true of the rest as well; to find that out takes seconds each time
-            self.tally.failures.append((self.reader.tar_uri, error))
-        meter.say(f"{self.folder}: {count_text(self.tally.written - before, 'file')}")
-
-    def _records(self) -> list[InstanceRecord]:
-        records = []
-        for uid in self.reader.document.instances:
-            try:
-                records.append(self.reader.document.get(check_uid(uid, "instance")))
-            except CODError as error:
-                self._failed(uid, error)
-        return records
-
-    def _is_there(self, record: InstanceRecord) -> bool:
-        there = holds(self._path(record), record)
-        self.tally.skipped += there
-        return there
-
-    def _write(self, record: InstanceRecord, chunks: Iterator[bytes]) -> None:
-        try:
-            try:
-                write_whole(chunks, self._path(record), self.scratch)
-            except StorageError:
-                # Large blocks fail as a whole where the tar is cut off; by itself the instance may be fine.
-                write_whole(self.reader.iter_instance(record), self._path(record), self.scratch)
-        except (StorageError, TarValidationError) as error:
-            self._failed(record.name_uid, error)
-        else:
-            self.tally.written += 1
-            self.tally.written_bytes += record.size
-
-    def _path(self, record: InstanceRecord) -> Path:
-        return self.folder / f"{record.name_uid}.dcm"
-
-    def _failed(self, uid: str, error: CODError) -> None:
-        self.tally.failures.append((f"{self.reader.tar_uri}://instances/{uid}.dcm", error))
+            report = export_dicom(
+                parsed.datastore,
+                options.destination,
+                selection=selection,
+                workers=options.workers,
+                hooks=[hook],
+                recheck=options.recheck,
+            )
+        except BaseException:  # Ctrl-C, a full disk: what was done is done
+            if hook.opened:
+                output.note(f"{hook.summary} written to {options.destination} so far")
+            raise
+    if parsed.key is not None and report.failures and not hook.opened:
+        raise report.failures[0].error
+    if not report.series and not report.not_found:
+        raise CODObjectNotFoundError(parsed.uri)
+    return report
 
 
-def _print(output: Output, tally: _Tally, destination: str) -> None:
-    for uri, error in tally.failures:
+def _selection(parsed: Target, uids: Sequence[str], where: Sequence[str]) -> Selection:
+    """Return what the arguments select; an instance's URI is its UID in its series."""
+    keys = tuple(series_keys(parsed)) if parsed.study_uid is not None else None
+    try:
+        listed = frozenset[str]().union(*map(_uids_of, uids), *([{parsed.instance_uid}] if parsed.instance_uid else []))
+        if uids and not listed:
+            raise typer.BadParameter("the lists of --uids hold no UID")
+        return Selection(keys, listed, tuple(map(Condition.parse, where)))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _uids_of(text: str) -> frozenset[str]:
+    if is_uid(text):
+        return frozenset([text])
+    if text == "-":
+        return parse_uids(sys.stdin.read())
+    try:
+        return parse_uids(Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise typer.BadParameter(f"{text} is neither a UID nor a file that can be read: {error.strerror}") from error
+
+
+class _MeterHook:
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._files = self._bytes = 0
+        self._written = self._written_bytes = 0
+        self.opened = False
+
+    @property
+    def summary(self) -> str:
+        return f"{count_text(self._written, 'file')} ({size_text(self._written_bytes)})"
+
+    def __call__(self, event: Event, /) -> None:
+        match event:
+            case ExportPlanned(files=files, size_bytes=size):
+                self.opened = True
+                self._files += files
+                self._bytes += size
+                self._meter.expect(self._files, self._bytes)
+            case BytesExported(size_bytes=size):
+                self._meter.advance(0, size)
+            case FileExported(error=error, size_bytes=size):
+                self._meter.advance(1)
+                if error is None:
+                    self._written += 1
+                    self._written_bytes += size
+            case SeriesExported(series_uri=uri, written=written, present=present, failed=failed) if self.opened:
+                failures = f", {failed} failed" if failed else ""
+                self._meter.say(f"{uri}: {count_text(written, 'file')} written, {present} already there{failures}")
+
+
+def _print(output: Output, report: ExportReport, destination: str) -> None:
+    for uri, error in report.failures:
         output.line(f"error  {uri}: {error}")
+    for uid in report.not_found:
+        output.line(f"error  {uid}: nothing has this UID")
+    removed = f", {report.removed} removed meanwhile" if report.removed else ""
     output.line(
-        f"{count_text(tally.written, 'file')} ({size_text(tally.written_bytes)}) written to {destination}, "
-        f"{tally.skipped} already there, {len(tally.failures)} failed"
+        f"{count_text(report.written, 'file')} ({size_text(report.written_bytes)}) written to {destination}, "
+        f"{report.present} already there{removed}, {len(report.failures)} failed"
     )
-    output.document(_document(tally, destination))
+    output.document(_document(report, destination))
 
 
-def _document(tally: _Tally, destination: str) -> dict[str, Any]:
+def _document(report: ExportReport, destination: str) -> dict[str, Any]:
     return {
         "destination": destination,
-        "written": tally.written,
-        "written_bytes": tally.written_bytes,
-        "skipped": tally.skipped,
-        "failed": [{"uri": uri, "error": type(error).__name__, "reason": str(error)} for uri, error in tally.failures],
+        "series": report.series,
+        "written": report.written,
+        "written_bytes": report.written_bytes,
+        "skipped": report.present,
+        "skipped_bytes": report.present_bytes,
+        "removed": report.removed,
+        "failed": [{"uri": uri, "error": type(error).__name__, "reason": str(error)} for uri, error in report.failures],
+        "not_found": list(report.not_found),
     }

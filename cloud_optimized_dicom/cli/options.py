@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import MISSING, fields
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 SeriesArgument = Annotated[
@@ -19,3 +28,33 @@ InstanceArgument = Annotated[
 WaitOption = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for a series that is locked.")
 ]
+
+
+def verb_of(run: Callable[[Options], None], options: type[Options], name: str) -> Callable[..., None]:
+    """Return the function that typer wants for a verb whose arguments and options are the fields of a dataclass.
+
+    Parameters
+    ----------
+    run
+        Takes them as one value; its docstring is the verb's.
+    options
+        A dataclass whose fields are annotated as typer's parameters are.
+    """
+
+    def verb(**values: Any) -> None:
+        run(options(**values))
+
+    types = get_type_hints(options, include_extras=True)
+    parameters = [
+        Parameter(
+            field.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is MISSING else field.default,
+            annotation=types[field.name],
+        )
+        for field in fields(options)
+    ]
+    verb.__name__, verb.__doc__ = name, run.__doc__
+    verb.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    verb.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return verb
