@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.ct import BUCKET, Files, IngestFigures, ReadFigures, count_read, measure_gcs, measure_local
+from benchmarks.headers import show_headers
+from benchmarks.reading import ReadingFigures, measure_reading, show_reading
 from cloud_optimized_dicom.testing.gcs_server import GcsServer
 
 if TYPE_CHECKING:
@@ -27,16 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.instances < 1 or options.rounds < 1:
         parser.error("--instances and --rounds are at least 1")
-    ingest, read = run(options.instances, options.rounds)
+    ingest, read, reading = run(options.instances, options.rounds)
     for figures in ingest:
         show_ingest(figures)
     show_read(read)
+    show_reading(reading)
+    headers = show_headers(options.rounds)
     if options.json is not None:
         document = {"ingest": [asdict(figures) for figures in ingest], "read": asdict(read)}
+        document["reading"] = asdict(reading)
+        document["headers"] = [asdict(figures) for figures in headers]
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def run(instances: int, rounds: int) -> tuple[list[IngestFigures], ReadFigures]:
+def run(instances: int, rounds: int) -> tuple[list[IngestFigures], ReadFigures, ReadingFigures]:
     """Return all figures; the files and stores are in a temporary folder, gone at the end."""
     with tempfile.TemporaryDirectory(prefix="cod-bench-") as name, GcsServer() as server:
         folder = Path(name)
@@ -46,7 +52,7 @@ def run(instances: int, rounds: int) -> tuple[list[IngestFigures], ReadFigures]:
         files.concatenate(joined)
         server.create_bucket(BUCKET)
         ingest = [measure_local(files, folder, rounds), measure_gcs(files, joined, server, rounds)]
-        return ingest, count_read(server)
+        return ingest, count_read(server), measure_reading(server, folder, rounds)
 
 
 def show_ingest(figures: IngestFigures) -> None:
