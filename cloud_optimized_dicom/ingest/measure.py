@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
 from cloud_optimized_dicom.errors import HintMismatchError, InstanceValidationError
+from cloud_optimized_dicom.ingest.fsspec_source import FsspecSource
+from cloud_optimized_dicom.ingest.http_source import HttpSource
 from cloud_optimized_dicom.ingest.source_kinds import FileSource, ObjectSource, Source
 
 if TYPE_CHECKING:
@@ -81,13 +83,15 @@ def with_bulk_data_base(header: bytes, base: str) -> bytes:
 
 
 def fetched(source: Source, directory: Path) -> Source:
-    """Return a source that is cheap to read twice: objects of a store are copied into `directory`, in one request.
+    """Return a source that is cheap to read twice: remote files are copied into `directory`, in one request.
 
     Raises
     ------
     InstanceValidationError, StorageError
         If the file cannot be read.
     """
+    if isinstance(source, HttpSource | FsspecSource):
+        return source.fetched(directory)
     if not isinstance(source, ObjectSource) or source.span is not None:
         return source
     with tempfile.NamedTemporaryFile(dir=directory, suffix=".dcm", delete=False) as copy:

@@ -12,6 +12,15 @@ from urllib.parse import unquote, urlsplit
 
 from cloud_optimized_dicom.errors import InstanceValidationError, StorageError
 from cloud_optimized_dicom.ingest.archives import SourceFailure, is_archive, is_hidden, iter_members, refusal_of
+from cloud_optimized_dicom.ingest.fsspec_source import (
+    IS_FOLDER,
+    FsspecSource,
+    is_chained,
+    iter_listing,
+    open_filesystem,
+    without_password,
+)
+from cloud_optimized_dicom.ingest.http_source import HttpSource
 from cloud_optimized_dicom.ingest.parts import reason_of
 from cloud_optimized_dicom.ingest.source_kinds import (
     FileSource,
@@ -25,16 +34,21 @@ from cloud_optimized_dicom.ingest.source_kinds import (
 from cloud_optimized_dicom.storage.urls import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+
+    from cloud_optimized_dicom.storage.base import ObjectStore
 
 __all__ = [
     "FileSource",
+    "FsspecSource",
     "GunzipSource",
+    "HttpSource",
     "ObjectSource",
     "Source",
     "SourceFailure",
     "TarMemberSource",
     "ZipMemberSource",
+    "expand",
     "iter_sources",
     "source_of",
 ]
@@ -42,23 +56,31 @@ __all__ = [
 _NESTED = re.compile(r"(?P<archive>.+?\.(?:zip|tar|tgz|tar\.gz))://(?P<member>.+)", re.IGNORECASE | re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _MAGIC = re.compile(r"[*?\[]")
+_STORES = frozenset({"gs", "memory"})
+_WEB = frozenset({"http", "https"})
 
 
-def source_of(uri: str | os.PathLike[str], client: Any = None) -> Source:
+def source_of(
+    uri: str | os.PathLike[str], client: Any = None, stores: MutableMapping[str, ObjectStore] | None = None
+) -> Source:
     """Return the source that one URI names.
 
     Parameters
     ----------
     uri
-        A path, ``file://``, ``gs://`` or ``memory://`` URL, or a member of an archive at one of these as
-        ``{archive}://{member}``.
+        A path; a ``file://``, ``gs://``, ``memory://``, ``http://``, ``https://`` or any fsspec URL; or a member of an
+        archive at one of these as ``{archive}://{member}``.
     client
         A ``google.cloud.storage.Client`` for ``gs://`` (made when None).
+    stores
+        Takes the stores that are opened, by bucket: sources of one bucket then share its connections.
 
     Raises
     ------
     InstanceValidationError
         If no source has this scheme, or the archive cannot be read or holds no such member.
+    MissingDependencyError
+        If an fsspec URL needs a package that is not installed.
 
     Notes
     -----
@@ -67,17 +89,40 @@ def source_of(uri: str | os.PathLike[str], client: Any = None) -> Source:
     text = os.fspath(uri)
     nested = _NESTED.fullmatch(text)
     if nested:
-        return _find_member(source_of(nested["archive"], client), text)
+        return _find_member(_pinned(source_of(nested["archive"], client, stores), None), text)
     path = _local_path(text)
     if path is not None:
         return FileSource(text_of(text), path)
-    folder, _, name = text.rpartition("/")
+    scheme = _scheme_of(text)
+    if scheme in _WEB:
+        return HttpSource.of(text)
+    if scheme not in _STORES:
+        return FsspecSource.of(text)
+    root, name = _split_object(text)
     try:
-        if not name or folder.endswith("/"):
+        if not name or name.endswith("/"):
             raise InstanceValidationError(text, "names no object")
-        return ObjectSource(text, open_store(folder, client), name)
+        store = open_store(root, client) if stores is None or root not in stores else stores[root]
     except StorageError as error:
         raise InstanceValidationError(text, error.reason) from error
+    if stores is not None:
+        stores[root] = store
+    return ObjectSource(text, store, name)
+
+
+def _scheme_of(text: str) -> str | None:
+    """Return the scheme of a URL that no store of ours and no web server has for a chain; None for a path."""
+    if is_chained(text):
+        return "::"
+    match = _SCHEME.match(text)
+    return match[1].lower() if match else None
+
+
+def _split_object(text: str) -> tuple[str, str]:
+    """Return the URL of the bucket, and the name in it."""
+    scheme, _, rest = text.partition("://")
+    root, _, name = rest.partition("/")
+    return f"{scheme}://{root}", name
 
 
 def iter_sources(
@@ -89,8 +134,8 @@ def iter_sources(
     ----------
     arguments
         Files, folders (with all that is in them), patterns (``*`` and ``?`` within a name, ``**`` across folders; a
-        pattern that matches a folder takes all that is in it), prefixes of object stores, members of archives, and zip
-        and tar archives (also those in folders).
+        pattern that matches a folder takes all that is in it), prefixes of object stores, files of web servers, files
+        and folders of fsspec's file systems, members of archives, and zip and tar archives (also those in folders).
     client
         A ``google.cloud.storage.Client`` for ``gs://`` (made when None).
     temp_dir
@@ -105,7 +150,7 @@ def iter_sources(
         text = os.fspath(argument)
         try:
             for item in _iter_argument(text, client):
-                yield from _expand(item, temp_dir)
+                yield from expand(item, temp_dir)
         except InstanceValidationError as error:
             yield SourceFailure(error.uri, error.reason)
         except StorageError as error:
@@ -117,23 +162,32 @@ def _iter_argument(text: str, client: Any) -> Iterator[Source | SourceFailure]:
         return iter([source_of(text, client)])
     path = _local_path(text)
     if path is None:
-        return _iter_objects(text, client)
+        scheme = _scheme_of(text)
+        if scheme in _WEB:
+            return iter([HttpSource.of(text)])
+        return _iter_objects(text, client) if scheme in _STORES else _iter_filesystem(text)
     if _MAGIC.search(text) and not os.path.lexists(path):
         return _iter_pattern(path)
     return _walk(path)
 
 
-def _expand(item: Source | SourceFailure, temp_dir: Path | None) -> Iterator[Source | SourceFailure]:
+def expand(item: Source | SourceFailure, temp_dir: Path | None) -> Iterator[Source | SourceFailure]:
+    """Yield the members of what is an archive, a failure for what holds no instance, and the item itself otherwise."""
     if isinstance(item, SourceFailure):
         yield item
         return
     reason = refusal_of(item.uri)
     if reason:
         yield SourceFailure(item.uri, reason)
-    elif is_archive(item.uri) and not _NESTED.fullmatch(item.uri):
-        yield from iter_members(item, temp_dir)
+    elif is_archive(item.uri) and not _NESTED.fullmatch(item.uri) and not is_chained(item.uri):
+        yield from iter_members(_pinned(item, temp_dir), temp_dir)
     else:
         yield item
+
+
+def _pinned(archive: Source, directory: Path | None) -> Source:
+    """Return an archive whose members are all read from one state of it, each without asking again what that is."""
+    return archive.pinned(directory) if isinstance(archive, HttpSource | FsspecSource) else archive
 
 
 def _find_member(archive: Source, uri: str) -> Source:
@@ -148,6 +202,8 @@ def _find_member(archive: Source, uri: str) -> Source:
 
 
 def _local_path(text: str) -> Path | None:
+    if is_chained(text):
+        return None
     scheme = _SCHEME.match(text)
     if scheme is None:
         if not text:
@@ -200,9 +256,8 @@ def _until_magic(parts: tuple[str, ...]) -> Iterator[str]:
 
 
 def _iter_objects(text: str, client: Any) -> Iterator[Source | SourceFailure]:
-    scheme, _, rest = text.partition("://")
-    root, _, name = rest.partition("/")
-    store = open_store(f"{scheme}://{root}", client)
+    root, name = _split_object(text)
+    store = open_store(root, client)
     magic = _MAGIC.search(name)
     if not magic and name and not name.endswith("/"):
         info = store.find(name)
@@ -220,6 +275,29 @@ def _iter_objects(text: str, client: Any) -> Iterator[Source | SourceFailure]:
             yield ObjectSource.of(store, info)
     if not found:
         yield SourceFailure(text, "no object has this name or lies below it")
+
+
+def _iter_filesystem(text: str) -> Iterator[Source | SourceFailure]:
+    filesystem, path = open_filesystem(text)
+    magic = _MAGIC.search(path)
+    if not magic and not text.endswith("/"):
+        whole = FsspecSource(without_password(text), filesystem, path)
+        try:
+            yield whole.pinned(None)
+        except InstanceValidationError as error:
+            if error.reason != IS_FOLDER:
+                raise
+        else:
+            return
+    base = path[: magic.start()].rpartition("/")[0] if magic else path.rstrip("/")
+    wanted = path.split("/") if magic else []
+    found = False
+    for item in iter_listing(text, filesystem, base):
+        if not is_hidden(item.path[len(base) :].lstrip("/")) and _matches(wanted, item.path.split("/")):
+            found = True
+            yield item
+    if not found:
+        yield SourceFailure(text, "no file has this name or lies below it")
 
 
 def _matches(pattern: Sequence[str], names: Sequence[str]) -> bool:

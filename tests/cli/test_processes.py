@@ -96,12 +96,13 @@ def test_an_interrupted_ingest_stores_whole_series_or_nothing(
     (tmp_path / "inbox/1.dcm").write_bytes(real_file("CT_small.dcm").read())
     (tmp_path / "inbox/2.dcm").write_bytes(real_file("98892001/CT5N/2062").read())
     (tmp_path / "temporary").mkdir()
+    with CODObject.from_uri(one_series, mode="a") as cod_object:
+        cod_object.truncate(max(cod_object.get_instances()))
     with CODObject.from_uri(one_series, mode="a") as held:
         process = start(
             *("ingest", tmp_path / "inbox", tmp_path / "store", "--wait", "100"), TMPDIR=str(tmp_path / "temporary")
         )
         assert process.stderr is not None
-        assert process.stderr.readline() == b"2 files of 2 series\n"
         assert process.stderr.readline().startswith(b"stored ")
         wait_for_commit(tmp_path / "store", series=2)
         process.send_signal(number)
@@ -198,10 +199,12 @@ def test_an_interrupted_export_leaves_whole_files_only(server: GcsServer, inbox:
     assert (code, out) == (130, b"")
     assert b"Traceback" not in err
     originals = {path.read_bytes() for path in inbox.glob("*.dcm")}
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    own = tmp_path / "out/.cod-export"
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.parent != own]
     assert files
     assert all(path.read_bytes() in originals for path in files)
-    assert not list((tmp_path / "out").rglob(".cod-*"))
+    assert [path.name for path in own.iterdir()] == ["verified.sqlite"]
+    assert f"{len(files)} file".encode() in err
 
 
 def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path, cod: Cod) -> None:
