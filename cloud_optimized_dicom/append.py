@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
 from cloud_optimized_dicom.errors import CODError, InstanceValidationError, SeriesMismatchError
 from cloud_optimized_dicom.events import FileDone, HeaderProblem, Outcome, emit
-from cloud_optimized_dicom.format.dicom_json import pack_header
 from cloud_optimized_dicom.format.metadata.record import VERSION
 from cloud_optimized_dicom.hints import Hints
-from cloud_optimized_dicom.ingest.measure import SourcePayload, check_hints, fetched, measure, with_bulk_data_base
+from cloud_optimized_dicom.ingest.measure import SourcePayload, check_hints
 from cloud_optimized_dicom.ingest.plan import equal_frames, known_by_hints, plan_instance
+from cloud_optimized_dicom.ingest.workshop import Job
 from cloud_optimized_dicom.model import InstanceRecord
 from cloud_optimized_dicom.series.packing import NewMember
 from cloud_optimized_dicom.storage.payload import FilePayload
@@ -22,10 +23,10 @@ from cloud_optimized_dicom.uids import member_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from cloud_optimized_dicom.events import Hook
     from cloud_optimized_dicom.ingest.source_kinds import Source
+    from cloud_optimized_dicom.ingest.workshop import Prepared, Workshop
     from cloud_optimized_dicom.instance import Instance
     from cloud_optimized_dicom.model import DicomFacts
     from cloud_optimized_dicom.series.reader import SeriesReader
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 GIB = 1 << 30
+CONFLICT_REASON = "another file is stored under the same UID; that one stays"
 
 
 class AppendResult(NamedTuple):
@@ -82,14 +84,14 @@ class Appender:
     ----------
     reader
         Of the series as it was when the transaction began; None where it did not exist.
-    directory
-        For copies of remote files; they must stay until the commit.
+    workshop
+        Reads the files; its copies of remote ones must stay until the commit.
     """
 
     def __init__(
-        self, transaction: Transaction, reader: SeriesReader | None, directory: Path, hooks: Sequence[Hook] = ()
+        self, transaction: Transaction, reader: SeriesReader | None, workshop: Workshop, hooks: Sequence[Hook] = ()
     ) -> None:
-        self._transaction, self._reader, self._directory, self._hooks = transaction, reader, directory, hooks
+        self._transaction, self._reader, self._workshop, self._hooks = transaction, reader, workshop, hooks
         self._key = transaction.series.key
         self._hashed = transaction.base.document.hashed_uids
         self._staged: dict[str, NewMember] = {}
@@ -103,14 +105,18 @@ class Appender:
             If the series would become too large; nothing is staged then.
         """
         result = AppendResult([], [], [], [])
-        for instance in _each_once(instances):
+        lists = {"new": result.new, "same": result.same, "conflict": result.conflict}
+        jobs = self._workshop.prepare_all(_each_once(instances), lambda instance: self._job(instance, options))
+        for instance, prepared in jobs:
             try:
-                outcome = self._consider(instance, options)
+                if isinstance(prepared, Exception):
+                    raise prepared
+                outcome = self._consider(instance, prepared or instance.prepared, options)
             except (CODError, OSError, ValueError) as error:
                 result.errors.append((instance, error))
-                emit(self._hooks, FileDone(instance.dicom_uri, "error", 0))
+                emit(self._hooks, FileDone(instance.dicom_uri, "error", 0, reason=reason_of(error)))
                 continue
-            {"new": result.new, "same": result.same, "conflict": result.conflict}[outcome].append(instance)
+            lists[outcome].append(instance)
         self._check_series_size(options)
         for member in self._staged.values():
             self._transaction.add(member)
@@ -119,30 +125,47 @@ class Appender:
             self._note_conflict(instance)
         return result
 
-    def _consider(self, instance: Instance, options: AppendOptions) -> Outcome:
-        if known_by_hints(instance.hints, self._hinted_record(instance)):
-            emit(self._hooks, FileDone(instance.dicom_uri, "same", instance.hints.size or 0))
+    def _job(self, instance: Instance, options: AppendOptions) -> Job | None:
+        """Return what has to be read for an instance: nothing, where its hints say that it is stored already."""
+        if instance.prepared is not None or known_by_hints(instance.hints, self._hinted_record(instance)):
+            return None
+        _check_size(instance.source, instance.source.size, options)
+        if instance.facts is not None:
+            check_hints(instance.source.uri, instance.hints, instance.facts)
+        uri_of = partial(self._uri_of, instance)
+        return Job(instance.source, instance.hints, uri_of, instance.facts)
+
+    def _uri_of(self, instance: Instance, facts: DicomFacts) -> str:
+        return self._uri(self._name_uid(instance, facts))
+
+    def _consider(self, instance: Instance, prepared: Prepared | None, options: AppendOptions) -> Outcome:
+        if prepared is None:
+            self._done(instance, "same", None)
             return "same"
-        source = fetched(instance.source, self._directory)
-        _check_size(source, source.size, options)
-        facts = self._facts(instance, source)
-        _check_size(source, facts.size, options)
-        uid = self._name_uid(instance, facts)
-        compare = self._same_pixels if options.treat_metadata_diffs_as_same else None
-        outcome = plan_instance(facts, self._find(uid), compare)
+        facts = prepared.facts
+        try:
+            _check_size(prepared.source, facts.size, options)
+            uid = self._name_uid(instance, facts)
+            compare = self._same_pixels if options.treat_metadata_diffs_as_same else None
+            outcome = plan_instance(facts, self._find(uid), compare)
+        except BaseException:
+            prepared.discard()
+            raise
         if outcome == "new":
-            self._stage(instance, source, facts, uid)
-        elif source is not instance.source and source.local_path is not None:
-            source.local_path.unlink()  # a copy that nobody needs any more
-        emit(self._hooks, FileDone(instance.dicom_uri, outcome, facts.size))
+            self._stage(instance, prepared, uid)
+        else:
+            prepared.discard()
+        self._done(instance, outcome, facts)
         return outcome
 
-    def _facts(self, instance: Instance, source: Source) -> DicomFacts:
-        facts = instance.facts
-        if facts is None:
-            return measure(source, instance.hints)
-        check_hints(source.uri, instance.hints, facts)
-        return facts
+    def _done(self, instance: Instance, outcome: Outcome, facts: DicomFacts | None) -> None:
+        known = facts or instance.hints
+        reason = CONFLICT_REASON if outcome == "conflict" else None
+        done = FileDone(
+            *(instance.dicom_uri, outcome, known.size or 0),
+            *(known.study_uid, known.series_uid, known.instance_uid, reason),
+        )
+        emit(self._hooks, done)
 
     def _hinted_record(self, instance: Instance) -> InstanceRecord | None:
         if instance.hints.instance_uid is None or instance.hints.crc32c is None:
@@ -154,6 +177,9 @@ class Appender:
             return self._staged[uid].record
         return self._transaction.find(uid)
 
+    def _uri(self, uid: str) -> str:
+        return f"{self._transaction.series.tar_uri}://{member_name(uid)}"
+
     def _name_uid(self, instance: Instance, facts: DicomFacts) -> str:
         """Return the UID that the instance is stored under, if it belongs to this series."""
         hash_uid = instance.hash_uid if self._hashed else str
@@ -163,10 +189,10 @@ class Appender:
             raise SeriesMismatchError(instance.dicom_uri, names, str(self._key))
         return hash_uid(facts.instance_uid)
 
-    def _stage(self, instance: Instance, source: Source, facts: DicomFacts, uid: str) -> None:
+    def _stage(self, instance: Instance, prepared: Prepared, uid: str) -> None:
+        facts, source = prepared.facts, prepared.source
         for problem in facts.problems:
             emit(self._hooks, HeaderProblem(instance.dicom_uri, problem))
-        uri = f"{self._transaction.series.tar_uri}://{member_name(uid)}"
         record = InstanceRecord(
             name_uid=uid,
             instance_uid=facts.instance_uid,
@@ -176,8 +202,8 @@ class Appender:
             start=0,  # known when the tar is laid out
             size=facts.size,
             crc32c=facts.crc32c,
-            uri=uri,
-            packed_header=pack_header(with_bulk_data_base(facts.header, uri)),
+            uri=self._uri(uid),
+            packed_header=prepared.packed_header,
             frame_table=facts.frame_table,
             version=VERSION,
             original_path=instance.original_path,
@@ -189,6 +215,7 @@ class Appender:
             FilePayload(path, facts.size, facts.crc32c) if path else SourcePayload(source, facts.size, facts.crc32c)
         )
         self._staged[uid] = NewMember(record, payload)
+        instance.prepared = prepared
         instance.staged_as(record)
 
     def _same_pixels(self, facts: DicomFacts, stored: InstanceRecord) -> bool:
@@ -212,6 +239,11 @@ class Appender:
             uid = instance.get_instance_uid(self._hashed)
             if uid in self._transaction.base.document.instances:
                 self._transaction.add_duplicate_path(uid, instance.original_path)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why; the file's own URI, which a report shows anyway, is left out."""
+    return error.reason if isinstance(error, InstanceValidationError) else str(error)
 
 
 def _each_once(instances: Iterable[Instance]) -> list[Instance]:

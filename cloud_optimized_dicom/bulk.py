@@ -1,102 +1,350 @@
-"""Many files into many series: found, grouped, appended series by series, and accounted for one by one."""
+"""Many files into many series: read ahead, grouped, appended series by series, and accounted for one by one.
+
+Files are gathered by series until there are no more, or until what is held of them has grown too large; then every
+series that has some is written, several at a time.  What is held of a file is its record and, of a remote one, a
+temporary copy: so each file is fetched once, and neither memory nor disk grows with the number of files.
+"""
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cloud_optimized_dicom.dicom.keys import read_series_key
-from cloud_optimized_dicom.errors import CODError, InstanceValidationError
+from cloud_optimized_dicom.append import CONFLICT_REASON, Appender, AppendOptions, AppendResult, reason_of
+from cloud_optimized_dicom.errors import CODError
 from cloud_optimized_dicom.events import FileDone, IngestPlanned, Outcome, emit
 from cloud_optimized_dicom.ingest.archives import SourceFailure
+from cloud_optimized_dicom.ingest.plan import known_by_hints, plan_instance
 from cloud_optimized_dicom.ingest.report import FileResult, IngestReport
-from cloud_optimized_dicom.ingest.sources import iter_sources
+from cloud_optimized_dicom.ingest.sources import iter_sources, source_of
+from cloud_optimized_dicom.ingest.workshop import Job, Prepared, Workshop
 from cloud_optimized_dicom.instance import Instance
-from cloud_optimized_dicom.uids import SeriesKey
+from cloud_optimized_dicom.lock.lease import LockOptions
+from cloud_optimized_dicom.series.look import Look
+from cloud_optimized_dicom.series.reader import SeriesReader
+from cloud_optimized_dicom.series.transaction import Transaction, TransactionOptions
+from cloud_optimized_dicom.uids import SeriesKey, member_name
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from cloud_optimized_dicom.append import AppendResult
-    from cloud_optimized_dicom.events import Hook
+    from cloud_optimized_dicom.events import Event, Hook
+    from cloud_optimized_dicom.format.metadata.document import SeriesDocument
+    from cloud_optimized_dicom.ingest.source_kinds import Source
+    from cloud_optimized_dicom.lock.lease import SeriesLock
+    from cloud_optimized_dicom.model import DicomFacts
+    from cloud_optimized_dicom.storage.base import ObjectStore
 
-    Append = Callable[[SeriesKey, Sequence[Instance]], AppendResult]
-    """Appends instances to one series and commits."""
+SERIES_AT_ONCE = 8
+"""How many series are written at a time."""
+
+HELD_BYTES = 4 << 30
+"""How much may be held of files that are not written yet: mostly copies of remote files, on disk."""
+
+HELD_RECORD_BYTES = 256 << 20
+"""The same for what is held in memory."""
+
+_LISTED_AHEAD = 100_000  # sources that are known before the first of them is read, so that progress has an end
+
+
+@dataclass(frozen=True)
+class BulkOptions:
+    """How to ingest.
+
+    Parameters
+    ----------
+    append
+        How each series is appended to.
+    wait_seconds
+        How long to wait for a series that another writer holds.
+    held_bytes, held_record_bytes
+        How much may be held, on disk and in memory, before series are written.
+    """
+
+    append: AppendOptions = field(default_factory=AppendOptions)
+    wait_seconds: float = 0
+    held_bytes: int = HELD_BYTES
+    held_record_bytes: int = HELD_RECORD_BYTES
 
 
 def iter_instances(
-    sources: Iterable[str | os.PathLike[str] | Instance], client: Any, directory: Path
+    sources: Iterable[str | os.PathLike[str] | Instance | SourceFailure], client: Any, directory: Path
 ) -> Iterator[Instance | SourceFailure]:
     """Yield an instance for every file that the arguments name; `directory` takes what has to be unpacked."""
+    stores: dict[str, ObjectStore] = {}
+    opener = partial(_opened, client, stores)
     for source in sources:
         if isinstance(source, Instance):
+            source.open_by(opener)
+            yield source
+            continue
+        if isinstance(source, SourceFailure):
             yield source
             continue
         for found in iter_sources([source], client, temp_dir=directory):
             yield found if isinstance(found, SourceFailure) else Instance.from_source(found)
 
 
-def ingest_by_series(
-    instances: Iterable[Instance | SourceFailure], append: Append, hooks: Sequence[Hook]
-) -> IngestReport:
-    """Group instances by series and append each group; one bad file or series never stops the others."""
-    results: list[FileResult] = []
-    groups: dict[SeriesKey, list[tuple[int, Instance]]] = {}
-    for instance in instances:
-        key, failure = _grouped(instance)
-        if key is not None and isinstance(instance, Instance):
-            groups.setdefault(key, []).append((len(results), instance))
-        results.append(failure)
-    emit(hooks, IngestPlanned(len(results), len(groups)))
-    for result in results:
-        if result.series is None:
-            emit(hooks, FileDone(result.uri, "error", 0))
-    for key, members in groups.items():
+def _opened(client: Any, stores: dict[str, ObjectStore], uri: str, _none: Any) -> Source:
+    return source_of(uri, client, stores)
+
+
+@dataclass(slots=True)
+class _Held:
+    """What is gathered and not written yet."""
+
+    groups: dict[SeriesKey, list[tuple[int, Instance]]] = field(default_factory=dict)
+    on_disk: int = 0
+    in_memory: int = 0
+
+    def add(self, key: SeriesKey, place: int, instance: Instance) -> None:
+        self.groups.setdefault(key, []).append((place, instance))
+        prepared = instance.prepared
+        if prepared is not None:
+            self.in_memory += prepared.record_bytes
+            self.on_disk += prepared.copy_bytes
+
+
+class BulkIngest:
+    """One ingest into one store.
+
+    Parameters
+    ----------
+    workshop
+        Reads the files; open until the ingest is over.
+    hooks
+        Called one at a time, from whatever thread.
+    """
+
+    def __init__(
+        self, store: ObjectStore, workshop: Workshop, options: BulkOptions, hooks: Sequence[Hook] = ()
+    ) -> None:
+        self._store, self._workshop, self._options = store, workshop, options
+        self._hooks = [_OneAtATime(hooks)] if hooks else []
+        self._results: list[FileResult | None] = []
+        self._last: dict[SeriesKey, Future[None]] = {}
+        self._locks: set[SeriesLock] = set()
+
+    def run(self, instances: Iterable[Instance | SourceFailure]) -> IngestReport:
+        """Store every instance, each in its series; one bad file or series never stops the others."""
+        with ThreadPoolExecutor(SERIES_AT_ONCE, "cod-series") as pool:
+            try:
+                self._gather(instances, pool)
+            except BaseException:
+                self._stop()
+                pool.shutdown(cancel_futures=True)  # waits: what is being committed is committed, nothing else is
+                raise
+        return IngestReport(tuple(result for result in self._results if result is not None))
+
+    def _gather(self, instances: Iterable[Instance | SourceFailure], pool: ThreadPoolExecutor) -> None:
+        held = _Held()
+        for item, prepared in self._workshop.prepare_all(self._announced(instances), self._job):
+            place = len(self._results)
+            self._results.append(None)
+            try:
+                key = self._key(item, prepared)
+            except (CODError, OSError, ValueError) as error:
+                self._failed(place, item, error)
+                continue
+            if isinstance(item, Instance):
+                held.add(key, place, item)
+            if held.on_disk > self._options.held_bytes or held.in_memory > self._options.held_record_bytes:
+                self._write(held, pool)
+                held = _Held()
+        self._write(held, pool)
+        for done in list(self._last.values()):
+            done.result()
+
+    def _announced(self, instances: Iterable[Instance | SourceFailure]) -> Iterator[Instance | SourceFailure]:
+        """Pass the files on, saying how many there are before the first is read, and when these are all."""
+        known: list[Instance | SourceFailure] = []
+        files = size = 0
+        for instance in instances:
+            known.append(instance)
+            files += 1
+            size += _size_of(instance)
+            if len(known) == _LISTED_AHEAD:
+                emit(self._hooks, IngestPlanned(files, size, complete=False))
+                yield from known
+                known.clear()
+        emit(self._hooks, IngestPlanned(files, size, complete=True))
+        yield from known
+
+    def _stop(self) -> None:
+        """Let every series that is not decided yet be given up."""
+        self._workshop.stop()
+        for lock in list(self._locks):
+            lock.give_up("the ingest was interrupted")
+
+    # -- to which series a file belongs
+
+    def _job(self, item: Instance | SourceFailure) -> Job | None:
+        """Return what has to be read to know the series of a file: nothing, where it is hinted."""
+        if isinstance(item, SourceFailure) or _hinted_key(item) is not None:
+            return None
+        return Job(item.source, item.hints, self._uri_of, item.facts)
+
+    def _uri_of(self, facts: DicomFacts) -> str:
+        key = SeriesKey(facts.study_uid, facts.series_uid)
+        return f"{self._store.url_of(key.tar)}://{member_name(facts.instance_uid)}"
+
+    def _key(self, item: Instance | SourceFailure, prepared: Prepared | Exception | None) -> SeriesKey:
+        if isinstance(prepared, Exception):
+            raise prepared
+        if isinstance(item, SourceFailure):
+            raise _SourceError(item.reason)
+        if prepared is None:
+            hinted = _hinted_key(item)
+            if hinted is None:  # so it was read, and failed
+                raise _SourceError("cannot be read")
+            return hinted
+        item.prepared = prepared
+        return SeriesKey(prepared.facts.study_uid, prepared.facts.series_uid)
+
+    # -- writing
+
+    def _write(self, held: _Held, pool: ThreadPoolExecutor) -> None:
+        """Begin to write what is held, once what was held before it is written."""
+        wait(self._last.values())
+        for done in self._last.values():
+            done.result()
+        self._last = {}
+        if len(held.groups) == 1:  # nothing to do beside it, and here Ctrl-C ends even a request that is under way
+            self._write_series(*held.groups.popitem())
+            return
+        self._last = {key: pool.submit(self._write_series, key, members) for key, members in held.groups.items()}
+
+    def _write_series(self, key: SeriesKey, members: Sequence[tuple[int, Instance]]) -> None:
+        outcomes: dict[int, tuple[Outcome, str | None]] = {}
+        unknown = [instance for _, instance in members]
         try:
-            outcome = append(key, [instance for _, instance in members])
+            look = Look.at(self._store, key)
+            document = look.document.document if look.document is not None else None
+            unknown = [instance for instance in unknown if not self._is_stored(instance, document)]
+            if unknown:
+                outcomes = _outcomes(self._append(key, look, unknown))
         except (CODError, OSError, ValueError) as error:
-            for place, instance in members:
-                results[place] = FileResult(instance.original_path, "error", key, reason=reason_of(error))
-        else:
-            for place, result in _accounted(key, members, outcome):
-                results[place] = result
-    return IngestReport(tuple(results))
+            self._workshop.check()  # a lock that we gave up ourselves is no error of the files
+            outcomes = {id(instance): ("error", reason_of(error)) for instance in unknown}
+        for place, instance in members:
+            # What nobody speaks of was stored before, or came twice in this very batch.
+            outcome, reason = outcomes.get(id(instance), ("same", None))
+            self._done(place, instance, key, outcome, reason)
+
+    def _is_stored(self, instance: Instance, document: SeriesDocument | None) -> bool:
+        """Return whether an instance is in a document, by its hints or by what was measured."""
+        if document is None or document.hashed_uids:
+            return False
+        prepared = instance.prepared
+        if prepared is not None:
+            return plan_instance(prepared.facts, document.find(prepared.facts.instance_uid), None) == "same"
+        uid = instance.hints.instance_uid
+        return uid is not None and known_by_hints(instance.hints, document.find(uid))
+
+    def _append(self, key: SeriesKey, look: Look, instances: Sequence[Instance]) -> AppendResult:
+        waiting = LockOptions(wait_seconds=self._options.wait_seconds, pause=self._workshop.pause)
+        transaction = Transaction.begin(self._store, key, TransactionOptions(lock=waiting), look)
+        with self._stoppable(transaction):
+            result = self._staged(transaction, instances)
+            transaction.commit(self._hooks)
+        return result
+
+    @contextmanager
+    def _stoppable(self, transaction: Transaction) -> Iterator[None]:
+        lock = transaction.lock
+        if lock is None:
+            yield
+            return
+        self._locks.add(lock)
+        try:
+            yield
+        finally:
+            self._locks.discard(lock)
+
+    def _staged(self, transaction: Transaction, instances: Sequence[Instance]) -> AppendResult:
+        try:
+            base = transaction.base
+            version = base.metadata.version if base.metadata is not None else None
+            key = transaction.series.key
+            reader = None if version is None else SeriesReader(self._store, key, base.document, version)
+            appender = Appender(transaction, reader, self._workshop, [_NotFiles(self._hooks)])
+            result = appender.append(instances, self._options.append)
+            self._workshop.check()
+        except BaseException:
+            transaction.rollback()
+            raise
+        return result
+
+    # -- accounting
+
+    def _failed(self, place: int, item: Instance | SourceFailure, error: Exception) -> None:
+        uri = item.uri if isinstance(item, SourceFailure) else item.original_path
+        self._finish(place, FileResult(uri, "error", reason=reason_of(error)))
+
+    def _done(self, place: int, instance: Instance, key: SeriesKey, outcome: Outcome, reason: str | None) -> None:
+        """Account for a file whose fate is known, and delete its copy."""
+        prepared, instance.prepared = instance.prepared, None
+        facts = prepared.facts if prepared is not None else instance.hints
+        if prepared is not None:
+            prepared.discard()
+        result = FileResult(instance.original_path, outcome, key, facts.instance_uid, facts.size or 0, reason)
+        self._finish(place, result)
+
+    def _finish(self, place: int, result: FileResult) -> None:
+        self._results[place] = result
+        study_uid, series_uid = (result.series.study_uid, result.series.series_uid) if result.series else (None, None)
+        done = FileDone(
+            *(result.uri, result.outcome, result.size_bytes),
+            *(study_uid, series_uid, result.instance_uid, result.reason),
+        )
+        emit(self._hooks, done)
 
 
-def _grouped(instance: Instance | SourceFailure) -> tuple[SeriesKey | None, FileResult]:
-    """Return the series of a file, and what the report says of it until it is appended (or for good)."""
-    if isinstance(instance, SourceFailure):
-        return None, FileResult(instance.uri, "error", reason=instance.reason)
+class _SourceError(ValueError):
+    """A file that could not be read, with the reason."""
+
+
+class _OneAtATime:
+    """Hooks that are called from several threads, one call at a time."""
+
+    def __init__(self, hooks: Sequence[Hook]) -> None:
+        self._hooks, self._mutex = tuple(hooks), threading.Lock()
+
+    def __call__(self, event: Event, /) -> None:
+        with self._mutex:
+            emit(self._hooks, event)
+
+
+class _NotFiles:
+    """Passes on all events but those of single files, which are told once their series is committed."""
+
+    def __init__(self, hooks: Sequence[Hook]) -> None:
+        self._hooks = hooks
+
+    def __call__(self, event: Event, /) -> None:
+        if not isinstance(event, FileDone):
+            emit(self._hooks, event)
+
+
+def _hinted_key(instance: Instance) -> SeriesKey | None:
     hints = instance.hints
-    try:
-        if hints.study_uid is not None and hints.series_uid is not None:
-            key = SeriesKey(hints.study_uid, hints.series_uid)
-        else:
-            with instance.open() as stream:
-                key = read_series_key(stream, instance.dicom_uri)
-    except (CODError, OSError) as error:
-        return None, FileResult(instance.original_path, "error", reason=reason_of(error))
-    return key, FileResult(instance.original_path, "new", key)
+    if instance.prepared is not None or hints.study_uid is None or hints.series_uid is None:
+        return None
+    return SeriesKey(hints.study_uid, hints.series_uid)
 
 
-def reason_of(error: Exception) -> str:
-    """Return why; the file's own URI, which a report shows anyway, is left out."""
-    return error.reason if isinstance(error, InstanceValidationError) else str(error)
+def _size_of(item: Instance | SourceFailure) -> int:
+    return 0 if isinstance(item, SourceFailure) else item.known_size or 0
 
 
-def _accounted(
-    key: SeriesKey, members: Sequence[tuple[int, Instance]], result: AppendResult
-) -> Iterator[tuple[int, FileResult]]:
+def _outcomes(result: AppendResult) -> dict[int, tuple[Outcome, str | None]]:
     outcomes: dict[int, tuple[Outcome, str | None]] = {id(instance): ("new", None) for instance in result.new}
-    for instance in result.conflict:
-        outcomes[id(instance)] = "conflict", "another file is stored under the same UID; that one stays"
-    for instance, error in result.errors:
-        outcomes[id(instance)] = "error", reason_of(error)
-    for place, instance in members:
-        # What is in none of the lists was stored before, or came twice in this very batch.
-        outcome, reason = outcomes.get(id(instance), ("same", None))
-        facts = instance.record or instance.facts
-        uid = facts.instance_uid if facts else instance.hints.instance_uid
-        size = facts.size if facts else instance.hints.size or 0
-        yield place, FileResult(instance.original_path, outcome, key, uid, size, reason)
+    outcomes |= {id(instance): ("conflict", CONFLICT_REASON) for instance in result.conflict}
+    outcomes |= {id(instance): ("error", reason_of(error)) for instance, error in result.errors}
+    return outcomes

@@ -11,6 +11,7 @@ from cloud_optimized_dicom.errors import (
     LockVerificationError,
     WriteOperationInReadModeError,
 )
+from cloud_optimized_dicom.ingest.workshop import Workshop
 from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.lock.lease import LockOptions
 from cloud_optimized_dicom.series.commit import Series, quarantine
@@ -230,13 +231,16 @@ class CODObject(SeriesView):
 
     # -- writing
 
-    def append(
+    def append(  # noqa: PLR0913 - as above
         self,
         instances: Iterable[Instance],
         treat_metadata_diffs_as_same: bool = False,  # noqa: FBT001, FBT002
         max_instance_size: float = 10,
         max_series_size: float = 100,
         delete_local_origin: bool = False,  # noqa: FBT001, FBT002
+        *,
+        progress: Hook | None = None,
+        workers: int = 1,
     ) -> AppendResult:
         """Add instances; those that are stored already are recognised by UID and CRC32C.
 
@@ -251,6 +255,10 @@ class CODObject(SeriesView):
             nothing is staged.
         delete_local_origin
             Delete the local files that were new, once the commit has succeeded.
+        progress
+            Called with the events of this call, besides the hooks.
+        workers
+            How many processes measure files; 1: this one does.  See :meth:`Datastore.ingest`.
 
         Returns
         -------
@@ -259,8 +267,9 @@ class CODObject(SeriesView):
         """
         transaction = self._writing("append")
         options = AppendOptions(treat_metadata_diffs_as_same, max_instance_size * GIB, max_series_size * GIB)
-        appender = Appender(transaction, self._stored_reader(), self._scratch(), self._hooks)
-        result = appender.append(instances, options)
+        hooks = self._hooks if progress is None else (*self._hooks, progress)
+        with Workshop(self._scratch(), workers) as workshop:
+            result = Appender(transaction, self._stored_reader(), workshop, hooks).append(instances, options)
         if delete_local_origin:
             paths = (instance.source.local_path for instance in result.new)
             self._doomed += [path for path in paths if path is not None]

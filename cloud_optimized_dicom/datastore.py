@@ -6,8 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloud_optimized_dicom.bulk import ingest_by_series, iter_instances
+from cloud_optimized_dicom.append import AppendOptions
+from cloud_optimized_dicom.bulk import BulkIngest, BulkOptions, iter_instances
 from cloud_optimized_dicom.cod_object import CODObject
+from cloud_optimized_dicom.ingest.workshop import Workshop
 from cloud_optimized_dicom.series.maintenance import discard_intent, iter_locks, recover_series, unlock_series
 from cloud_optimized_dicom.series.repair import repair_series
 from cloud_optimized_dicom.series.tar_check import VerifyOptions
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Sequence
 
-    from cloud_optimized_dicom.append import AppendResult
     from cloud_optimized_dicom.events import Hook
     from cloud_optimized_dicom.ingest.report import IngestReport
     from cloud_optimized_dicom.instance import Instance
@@ -163,6 +164,7 @@ class Datastore:
         temp_dir: str | os.PathLike[str] | None = None,
         treat_metadata_diffs_as_same: bool = False,
         wait_seconds: float = 0,
+        workers: int = 1,
     ) -> IngestReport:
         """Store files, each in its series; what is stored already stays as it is.
 
@@ -171,25 +173,29 @@ class Datastore:
         sources
             Files, folders, globs, ``gs://`` prefixes, zip and tar archives; or instances, with hints perhaps.
         hooks
-            Called with every event: `IngestPlanned` first, then one `FileDone` per file.
+            Called with every event, one at a time, from several threads: `IngestPlanned`, and one `FileDone` per file.
         temp_dir
             Where copies of remote files go.
         wait_seconds
             How long to wait for a series that another writer holds.
+        workers
+            How many processes measure files; 1: this one does.  They are started afresh, so a program that wants some
+            has its own start behind ``if __name__ == "__main__"``.
 
         Returns
         -------
         IngestReport
             What became of each file.  One bad file, or one series that cannot be written, never stops the others.
+
+        Notes
+        -----
+        Each file is read once, remote files many at a time, and several series are written at a time.  Files whose
+        hints name a stored instance are not read, and a series to which nothing is added is not locked.
+        Interrupted, it gives up what is not committed; run again, it does what is left.
         """
+        options = BulkOptions(AppendOptions(treat_metadata_diffs_as_same), wait_seconds)
         with tempfile.TemporaryDirectory(prefix="cod-", dir=temp_dir) as scratch:
             directory = Path(scratch)
-
-            def append(key: SeriesKey, instances: Sequence[Instance]) -> AppendResult:
-                cod = self.open(
-                    *(key.study_uid, key.series_uid, "a"), temp_dir=directory, wait_seconds=wait_seconds, hooks=hooks
-                )
-                with cod:
-                    return cod.append(instances, treat_metadata_diffs_as_same)
-
-            return ingest_by_series(iter_instances(sources, self._client, directory), append, hooks)
+            with Workshop(directory, workers) as workshop:
+                instances = iter_instances(sources, self._client, directory)
+                return BulkIngest(self.store, workshop, options, hooks).run(instances)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from cloud_optimized_dicom.ingest.source_kinds import Source
+    from cloud_optimized_dicom.ingest.workshop import Prepared
     from cloud_optimized_dicom.model import DicomFacts, InstanceRecord
     from cloud_optimized_dicom.series.packing import NewMember
     from cloud_optimized_dicom.series.reader import SeriesReader
@@ -46,8 +47,9 @@ class Instance:
 
     Notes
     -----
-    Nothing is read before it is asked for.  Two instances are equal when their UIDs and hash functions are.  A copy
-    that :meth:`fetch` made in a folder of its own is deleted by :meth:`close`, or at the end of a ``with`` block.
+    Nothing is read before it is asked for; what an ingest has read ahead is in `prepared`.  Two instances are equal
+    when their UIDs and hash functions are.  A copy that :meth:`fetch` made in a folder of its own is deleted by
+    :meth:`close`, or at the end of a ``with`` block.
     """
 
     def __init__(
@@ -70,6 +72,8 @@ class Instance:
         self._reader: SeriesReader | None = None
         self._payload: Payload | None = None
         self._scratch: Callable[[], Path] | None = None
+        self._opener: Callable[[str, Any], Source] | None = None
+        self.prepared: Prepared | None = None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
@@ -100,8 +104,19 @@ class Instance:
     def source(self) -> Source:
         """Where the bytes are and how to open them."""
         if self._source is None:
-            self._source = source_of(self.dicom_uri, self.transport_params.get("client"))
+            client = self.transport_params.get("client")
+            opened = source_of if client is not None or self._opener is None else self._opener
+            self._source = opened(self.dicom_uri, client)
         return self._source
+
+    def open_by(self, opener: Callable[[str, Any], Source]) -> None:
+        """Let a source that is not known yet be found by `opener`, which shares connections between instances."""
+        self._opener = opener
+
+    @property
+    def known_size(self) -> int | None:
+        """The file's size in bytes, where it was hinted or listed; nothing is read."""
+        return self.hints.size if self._source is None or self.hints.size is not None else self._source.size
 
     @property
     def is_nested_in_tar(self) -> bool:
@@ -313,4 +328,4 @@ class Instance:
         return f"Instance({self.dicom_uri})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_temporary": None, "_scratch": None}
+        return {**self.__dict__, "_temporary": None, "_scratch": None, "_opener": None}

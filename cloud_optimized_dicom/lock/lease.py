@@ -53,12 +53,15 @@ class LockOptions:
         Hours after which an older writer's lock that holds no instances is taken over; None: never.
     override_instances
         Whether that goes for one that holds instances, too: an operator has looked.
+    pause
+        Sleeps so many seconds between two attempts; what it raises ends the wait.
     """
 
     lease_seconds: float = 120
     wait_seconds: float = 0
     empty_lock_override_age: float | None = None
     override_instances: bool = False
+    pause: Callable[[float], None] = time.sleep
 
 
 def owner_name() -> str:
@@ -110,8 +113,12 @@ class SeriesLock:
         self._version = version
         self._replace()
 
+    def give_up(self, reason: str) -> None:
+        """Let the commit that is under way fail, if it is not decided yet; for another thread than the writer's."""
+        self.lost = self.lost or reason
+
     def check(self) -> None:
-        """Raise `LockVerificationError` if a renewal has found the lock lost; asks nobody."""
+        """Raise `LockVerificationError` if a renewal has found the lock lost, or it was given up; asks nobody."""
         if self.lost:
             raise LockVerificationError(self.uri, self.lost)
 
@@ -230,8 +237,20 @@ class Acquisition:
     error_log: bool
 
 
-def acquire(store: ObjectStore, key: SeriesKey, options: LockOptions, *, hashed_uids: bool) -> Acquisition:
+def acquire(
+    store: ObjectStore,
+    key: SeriesKey,
+    options: LockOptions,
+    *,
+    hashed_uids: bool,
+    listed: tuple[str, ...] | None = None,
+) -> Acquisition:
     """Take the lock of a series, waiting for another writer where the options say so.
+
+    Parameters
+    ----------
+    listed
+        What a list of the series' folder showed a moment ago; it spares the first attempt's own.
 
     Raises
     ------
@@ -246,19 +265,25 @@ def acquire(store: ObjectStore, key: SeriesKey, options: LockOptions, *, hashed_
     deadline = time.monotonic() + options.wait_seconds
     pause = _WAIT_SECONDS
     while True:
-        names = tuple(info.name for info in store.list(f"{key.folder}/"))
+        names = list_folder(store, key) if listed is None else listed
+        listed = None
         try:
             lock = _attempt(store, key, options, hashed_uids=hashed_uids)
         except LockAcquisitionError:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise
-            time.sleep(min(left, pause * random.uniform(0.5, 1.5)))  # noqa: S311 - jitter, not a secret
+            options.pause(min(left, pause * random.uniform(0.5, 1.5)))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 1.5, _MAX_WAIT_SECONDS)
             continue
         if lock is not None:
             listed = tuple(name for name in names if name.startswith(key.pending))
             return Acquisition(lock, listed, key.error_log in names)
+
+
+def list_folder(store: ObjectStore, key: SeriesKey) -> tuple[str, ...]:
+    """Return the names of all objects in the folder of a series."""
+    return tuple(info.name for info in store.list(f"{key.folder}/"))
 
 
 def _new_record(options: LockOptions, intent: Intent | None) -> LockRecord:

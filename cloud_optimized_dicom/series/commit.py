@@ -28,6 +28,7 @@ from cloud_optimized_dicom.format.metadata.document import COMMITS_KEPT, Change,
 from cloud_optimized_dicom.lock.record import Intent, ObjectState, TarResult, parse_lock
 from cloud_optimized_dicom.model import TarState
 from cloud_optimized_dicom.series.reader import read_document
+from cloud_optimized_dicom.series.staging import stage
 from cloud_optimized_dicom.series.state import tar_crc32c
 from cloud_optimized_dicom.storage.base import Attributes, ConcatSource, new_write_id
 from cloud_optimized_dicom.storage.payload import BytesPayload
@@ -122,7 +123,9 @@ def commit(series: Series, lock: SeriesLock, base: Base, plan: TarPlan | None, c
     uri = series.store.url_of(series.key.folder)
     try:
         if plan is not None:
-            _stage(series, lock, base, plan, names)
+            # Sources of a concatenation must be of one storage class: that of the tar, where there is one.
+            attributes = replace(TAR, storage_class=base.tar.storage_class if base.tar else None)
+            stage(series.store, lock, dict(zip(names, plan.segments, strict=True)), attributes)
         intent = _intent(series, base, plan, names, change, write_id)
     except WriteUnknownError as error:
         lock.abandon()  # a segment may still land: whoever sweeps next must find a lock that says so
@@ -185,14 +188,6 @@ def _as_decided(intent: Intent, base: Base) -> SeriesDocument:
 
 
 # -- step 1
-
-
-def _stage(series: Series, lock: SeriesLock, base: Base, plan: TarPlan, names: list[str]) -> None:
-    # Sources of a concatenation must be of one storage class: that of the tar, where there is one.
-    attributes = replace(TAR, storage_class=base.tar.storage_class if base.tar else None)
-    for name, segment in zip(names, plan.segments, strict=True):
-        lock.check()  # what is staged after the lock was lost, nobody would sweep
-        series.store.create(name, segment, write_id=new_write_id(), attributes=attributes)
 
 
 def _intent(

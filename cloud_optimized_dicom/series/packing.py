@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cloud_optimized_dicom.format.metadata.record import dump_record, moved
 from cloud_optimized_dicom.format.tar import BLOCK_BYTES, member_header, padded, padding_bytes
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.files import RangeFile
-from cloud_optimized_dicom.storage.payload import BytesPayload, ChainPayload
+from cloud_optimized_dicom.storage.payload import BytesPayload, ChainPayload, Cut
 from cloud_optimized_dicom.uids import member_name
 
 if TYPE_CHECKING:
@@ -22,13 +24,14 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.storage.payload import Payload
 
 SEGMENT_BYTES = 256 << 20
-"""How large a staged segment gets before the next one starts (a single instance is never split)."""
+"""How large a staged segment gets before the next one starts, where several can go up at a time."""
 
 MAX_SEGMENTS = 31
 """One of the 32 sources of a concatenation is the tar itself."""
 
-_WINDOW_BYTES = 16 << 20
+_WINDOW_BYTES = 8 << 20
 _WINDOWS_KEPT = 2
+_LEAST_CUT_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,16 @@ class Packed:
     records: Mapping[str, dict[str, Any]]
 
 
-class TarWindow:
-    """The old tar, read once from front to back in blocks however many slices of it are asked for."""
+class TarWindow(threading.local):
+    """The old tar, read from front to back in blocks however many slices of it are asked for.
+
+    Notes
+    -----
+    Each thread has a window of its own: segments go up side by side, and each is read once.
+    """
 
     def __init__(self, store: ObjectStore, name: str, version: str | None, size: int) -> None:
+        super().__init__()
         self._store, self._name, self._version, self._size = store, name, version, size
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
@@ -135,7 +144,7 @@ def member_payload(record: InstanceRecord, data: Payload) -> MemberPayload:
     return MemberPayload(member_name(record.name_uid), data)
 
 
-def pack_new(members: Iterable[NewMember], start: int, segment_bytes: int = SEGMENT_BYTES) -> Packed:
+def pack_new(members: Iterable[NewMember], start: int, segment_bytes: int | None = SEGMENT_BYTES) -> Packed:
     """Lay out new members from `start` (a multiple of 512) of the tar."""
     payloads: list[Payload] = []
     records: dict[str, dict[str, Any]] = {}
@@ -163,15 +172,29 @@ def pack_kept(
     return payloads, records
 
 
-def segmented(payloads: Sequence[Payload], segment_bytes: int = SEGMENT_BYTES) -> tuple[Payload, ...]:
-    """Group payloads, in order, into at most 31 segments of about equal size, `segment_bytes` where that suffices."""
+def segmented(payloads: Iterable[Payload], segment_bytes: int | None = SEGMENT_BYTES) -> tuple[Payload, ...]:
+    """Group payloads, in order, into at most 31 segments of about equal size, `segment_bytes` where that suffices.
+
+    Parameters
+    ----------
+    segment_bytes
+        A payload that is more than twice as large is cut.  None: one segment.
+    """
+    payloads = list(payloads)
+    if segment_bytes is None:
+        return (ChainPayload(tuple(payloads)),) if payloads else ()
     limit = max(segment_bytes, sum(payload.size for payload in payloads) // (MAX_SEGMENTS - 1))
     groups: list[list[Payload]] = []
     size = 0
-    for payload in payloads:
+    for payload in chain.from_iterable(_cut(whole, limit) for whole in payloads):
         if not groups or (size + payload.size > limit and len(groups) < MAX_SEGMENTS):
             groups.append([])
             size = 0
         groups[-1].append(payload)
         size += payload.size
     return tuple(ChainPayload(tuple(group)) for group in groups)
+
+
+def _cut(payload: Payload, limit: int) -> Sequence[Payload]:
+    worthwhile = payload.size > 2 * max(limit, _LEAST_CUT_BYTES)
+    return Cut(payload, limit).pieces if worthwhile else (payload,)

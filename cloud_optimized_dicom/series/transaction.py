@@ -12,18 +12,18 @@ from cloud_optimized_dicom.errors import (
     ErrorLogExistsError,
     InstanceNotFoundError,
     LockVerificationError,
-    ObjectNotFoundError,
     TarMissingInstanceError,
     TarValidationError,
 )
 from cloud_optimized_dicom.events import SeriesCommitted, emit
-from cloud_optimized_dicom.format.metadata.document import Change, SeriesDocument, parse_document
+from cloud_optimized_dicom.format.metadata.document import Change, SeriesDocument
 from cloud_optimized_dicom.format.metadata.record import dump_record, with_duplicate_path
 from cloud_optimized_dicom.format.tar import end_of_members
 from cloud_optimized_dicom.lock.lease import Acquisition, LockOptions, SeriesLock, acquire
 from cloud_optimized_dicom.lock.record import ObjectState
 from cloud_optimized_dicom.ranges import ByteRange
-from cloud_optimized_dicom.series.commit import Base, Series, TarPlan, commit, let_go, metadata_state, quarantine
+from cloud_optimized_dicom.series.commit import Base, Series, TarPlan, commit, let_go, quarantine
+from cloud_optimized_dicom.series.look import present, present_since
 from cloud_optimized_dicom.series.packing import (
     SEGMENT_BYTES,
     NewMember,
@@ -34,8 +34,8 @@ from cloud_optimized_dicom.series.packing import (
     pack_new,
     segmented,
 )
-from cloud_optimized_dicom.series.reader import describes
 from cloud_optimized_dicom.series.recovery import recover
+from cloud_optimized_dicom.series.state import describes
 from cloud_optimized_dicom.storage.payload import BytesPayload
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from cloud_optimized_dicom.events import Hook
     from cloud_optimized_dicom.model import InstanceRecord
+    from cloud_optimized_dicom.series.look import Look
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
     from cloud_optimized_dicom.uids import SeriesKey
 
@@ -64,7 +65,7 @@ class TransactionOptions:
     locked
         False: look and stage only; such a transaction cannot commit.
     segment_bytes
-        How large a staged segment gets before the next one starts.
+        How large a staged segment gets before the next one starts; None: what suits the store.
     """
 
     replace: bool = False
@@ -73,7 +74,7 @@ class TransactionOptions:
     override_errors: bool = False
     locked: bool = True
     lock: LockOptions = field(default_factory=LockOptions)
-    segment_bytes: int = SEGMENT_BYTES
+    segment_bytes: int | None = None
 
 
 class Transaction:
@@ -95,8 +96,15 @@ class Transaction:
         self._unset: set[str] = _custom_fields(base.document) if options.replace else set()
 
     @classmethod
-    def begin(cls, store: ObjectStore, key: SeriesKey, options: TransactionOptions) -> Transaction:
+    def begin(
+        cls, store: ObjectStore, key: SeriesKey, options: TransactionOptions, look: Look | None = None
+    ) -> Transaction:
         """Open a series for writing.
+
+        Parameters
+        ----------
+        look
+            What was seen of the series a moment ago; it spares requests, and is not relied on.
 
         Raises
         ------
@@ -111,14 +119,15 @@ class Transaction:
         """
         series = Series(store, key)
         if not options.locked:
-            return cls(series, _checked_base(series, None, options), None, options)
-        acquisition = acquire(store, key, options.lock, hashed_uids=options.hashed_uids)
+            return cls(series, _checked_base(series, None, options, look), None, options)
+        listed = look.names if look else None
+        acquisition = acquire(store, key, options.lock, hashed_uids=options.hashed_uids, listed=listed)
         lock = acquisition.lock
         try:
             lock.start_renewing()
             _check_not_quarantined(series, acquisition, options)
             recover(series, acquisition)
-            return cls(series, _checked_base(series, lock, options), lock, options)
+            return cls(series, _checked_base(series, lock, options, look), lock, options)
         except BaseException:
             lock.end()
             raise
@@ -239,10 +248,10 @@ class Transaction:
             return None, dict(self._touched)
         tar = self.base.tar
         if tar is None:
-            packed = pack_new(self.new.values(), 0, self._options.segment_bytes)
+            packed = pack_new(self.new.values(), 0, self._segment_bytes)
             return TarPlan(keep=False, segments=packed.segments), {**self._touched, **packed.records}
         end = self._members_end(tar)
-        packed = pack_new(self.new.values(), end, self._options.segment_bytes)
+        packed = pack_new(self.new.values(), end, self._segment_bytes)
         records = {**self._touched, **packed.records}
         if end == tar.size:
             return TarPlan(keep=True, segments=packed.segments), records
@@ -262,9 +271,13 @@ class Transaction:
         added = pack_new(self.new.values(), start)
         records.update(added.records)
         payloads += [member_payload(member.record, member.payload) for member in self.new.values()]
-        return TarPlan(
-            keep=False, segments=segmented(payloads, self._options.segment_bytes) or (BytesPayload(b""),)
-        ), records
+        return TarPlan(keep=False, segments=segmented(payloads, self._segment_bytes) or (BytesPayload(b""),)), records
+
+    @property
+    def _segment_bytes(self) -> int | None:
+        if self._options.segment_bytes is not None:
+            return self._options.segment_bytes
+        return SEGMENT_BYTES if self.series.store.uploads_at_once > 1 else None
 
     def _members_end(self, tar: ObjectInfo) -> int:
         recorded = self.base.document.members_end
@@ -299,19 +312,17 @@ def _custom_fields(document: SeriesDocument) -> set[str]:
     return set(document.raw) - document.own_keys
 
 
-def _checked_base(series: Series, lock: SeriesLock | None, options: TransactionOptions) -> Base:
+def _checked_base(
+    series: Series, lock: SeriesLock | None, options: TransactionOptions, look: Look | None = None
+) -> Base:
     store, key = series.store, series.key
-    uri = store.url_of(key.metadata)
-    try:
-        found = store.read_object(key.metadata)
-    except ObjectNotFoundError:
+    seen, tar = present(store, key) if look is None else present_since(store, key, look)
+    if seen is None:
         if not options.create_if_missing:
-            raise CODObjectNotFoundError(store.url_of(key.folder)) from None
-        base = Base(SeriesDocument.empty(uri, key, hashed_uids=options.hashed_uids), None, store.find(key.tar))
-    else:
-        document = parse_document(uri, found.data, key)
-        base = Base(document, metadata_state(found.data, found.info.version), store.find(key.tar))
-    return _agreeing(series, base, lock)
+            raise CODObjectNotFoundError(store.url_of(key.folder))
+        empty = SeriesDocument.empty(store.url_of(key.metadata), key, hashed_uids=options.hashed_uids)
+        return _agreeing(series, Base(empty, None, tar), lock)
+    return _agreeing(series, Base(seen.document, seen.state, tar), lock)
 
 
 def _agreeing(series: Series, base: Base, lock: SeriesLock | None) -> Base:

@@ -62,6 +62,7 @@ class InterceptingStore(ObjectStore):
     def __init__(self, inner: ObjectStore) -> None:
         self.inner = inner
         self.url = inner.url
+        self.uploads_at_once = inner.uploads_at_once
 
     def around(self, operation: Operation, act: Callable[[], Result]) -> Result:
         """Carry out an operation that answers at once."""

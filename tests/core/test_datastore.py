@@ -33,16 +33,19 @@ def test_studies_and_series(datastore_url: str, gcs_client: Any, tmp_path: Path)
 
 
 def test_a_series_that_cannot_be_written_stops_no_other(stored: Open, files: Files, tmp_path: Path) -> None:
-    """Files of a locked series are errors with the reason; other series of the same ingest are stored."""
+    """What is new for a locked series is an error with the reason; other series of the same ingest are stored."""
     other = write_series(tmp_path / "other", CtSeries(2, rows=4, columns=4, seed=5))
     heard: list[Any] = []
     with stored("a") as cod:
         datastore = Datastore(cod.store)
         report = datastore.ingest([*files.paths, *other.paths], hooks=[heard.append])
-    assert (report.count("new"), report.count("error")) == (2, 5)
+    assert [report.count(outcome) for outcome in ("new", "same", "error")] == [2, 3, 2]
     assert all("is held by" in (result.reason or "") for result in report.errors)
-    assert [event for event in heard if isinstance(event, IngestPlanned)] == [IngestPlanned(7, 2)]
-    assert len([event for event in heard if isinstance(event, FileDone)]) == 2
+    size = sum(path.stat().st_size for path in (*files.paths, *other.paths))
+    assert heard[0] == IngestPlanned(7, size, complete=True)
+    done = [event for event in heard if isinstance(event, FileDone)]
+    assert sorted(event.outcome for event in done) == ["error"] * 2 + ["new"] * 2 + ["same"] * 3
+    assert all(event.reason for event in done if event.outcome == "error")
     assert datastore.ingest(files.paths).count("new") == 2
     assert datastore.ingest([*files.paths, *other.paths]).count("same") == 7
 

@@ -22,6 +22,7 @@ from cloud_optimized_dicom.errors import (
     TarValidationError,
 )
 from cloud_optimized_dicom.format.metadata.document import COMMITS_KEPT, SeriesDocument
+from cloud_optimized_dicom.ingest.workshop import Workshop
 from cloud_optimized_dicom.series.packing import MAX_SEGMENTS, segmented
 from cloud_optimized_dicom.series.reader import read_document
 from cloud_optimized_dicom.series.transaction import Transaction, TransactionOptions
@@ -204,9 +205,10 @@ def begin_many(fleet: Fleet, store: ObjectStore, count: int) -> Transaction:
     """Stage so many instances, each in a segment of its own as far as that goes."""
     options = TransactionOptions(segment_bytes=1)
     transaction = Transaction.begin(store, fleet.files.key, options)
-    appender = Appender(transaction, None, Path(), ())
     instances = [Instance(fleet.files.path(index)) for index in range(100, 100 + count)]
-    assert len(appender.append(instances, AppendOptions(False, 10**9, 10**9)).new) == count
+    with Workshop(Path()) as workshop:
+        appender = Appender(transaction, None, workshop)
+        assert len(appender.append(instances, AppendOptions(False, 10**9, 10**9)).new) == count
     return transaction
 
 

@@ -1,0 +1,247 @@
+"""Files read ahead of the one that is being decided on: fetched by threads, measured by them or by processes.
+
+What is under way is bounded by number and by bytes, and what comes out is in the order of what went in, so that a run
+over the same files decides the same things.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from cloud_optimized_dicom.errors import CODError, InstanceValidationError
+from cloud_optimized_dicom.format.dicom_json import pack_header
+from cloud_optimized_dicom.ingest.measure import fetched, measure, with_bulk_data_base
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from cloud_optimized_dicom.hints import Hints
+    from cloud_optimized_dicom.ingest.source_kinds import Source
+    from cloud_optimized_dicom.model import DicomFacts
+
+Item = TypeVar("Item")
+
+_FETCHES = 32
+"""How many remote files are on their way at a time."""
+
+_AHEAD = 256
+_AHEAD_BYTES = 512 << 20
+_UNKNOWN_BYTES = 1 << 20  # what a file is taken for whose size nobody told
+_FEW = 256  # files that are measured before a process is worth its start
+_RECORD_BYTES = 512
+_FRAME_BYTES = 112  # of a frame in a table: four numbers
+
+
+class StoppedError(Exception):
+    """The work was interrupted; what was not committed is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A file that was read once.
+
+    Parameters
+    ----------
+    source
+        The file, cheap to read again.
+    facts
+        What was measured; its header is left out.
+    packed_header
+        The header as a record holds it.
+    copy
+        Our own copy of it, to be deleted with :meth:`discard`.
+    """
+
+    source: Source
+    facts: DicomFacts
+    packed_header: str
+    copy: Path | None = None
+
+    @property
+    def record_bytes(self) -> int:
+        """About how much memory is taken while this is kept."""
+        return len(self.packed_header) + len(self.facts.frame_table or ()) * _FRAME_BYTES + _RECORD_BYTES
+
+    @property
+    def copy_bytes(self) -> int:
+        """How much room for temporary files is taken while this is kept."""
+        return self.facts.size if self.copy is not None else 0
+
+    def discard(self) -> None:
+        """Delete the copy; nobody needs it any more."""
+        if self.copy is not None:
+            self.copy.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file to read.
+
+    Parameters
+    ----------
+    hints
+        What is claimed of it.
+    uri_of
+        Gives the URI that it will be stored under, once its UIDs are known.
+    facts
+        What was measured before; None: nothing was.
+    """
+
+    source: Source
+    hints: Hints
+    uri_of: Callable[[DicomFacts], str]
+    facts: DicomFacts | None = None
+
+
+class Workshop:
+    """Reads files ahead.
+
+    Parameters
+    ----------
+    directory
+        For copies of remote files.
+    workers
+        How many processes measure; 1: none, this process does.  Processes are started once they are worth it, afresh
+        (not forked), so a program that wants them has its own start behind ``if __name__ == "__main__"``.
+
+    Notes
+    -----
+    Use it in a ``with`` block.  Leaving it drops what was not asked for yet, and waits for what is under way.  Threads
+    may share it.
+    """
+
+    def __init__(self, directory: Path, workers: int = 1) -> None:
+        self._directory, self._workers = directory, workers
+        self._threads = ThreadPoolExecutor(_FETCHES, "cod-fetch")
+        self._processes: ProcessPoolExecutor | None = None
+        self._mutex = threading.Lock()
+        self._begun = 0
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        if self._processes is not None:
+            self._processes.shutdown(cancel_futures=True)
+
+    def stop(self) -> None:
+        """Let whoever is still preparing files fail with `StoppedError`, soon."""
+        self._stopped.set()
+
+    def check(self) -> None:
+        """Raise `StoppedError` once the work was stopped."""
+        if self._stopped.is_set():
+            raise StoppedError
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, but not beyond a stop; raise `StoppedError` then."""
+        if self._stopped.wait(seconds):
+            raise StoppedError
+
+    def prepare_all(
+        self, items: Iterable[Item], job_of: Callable[[Item], Job | None]
+    ) -> Iterator[tuple[Item, Prepared | Exception | None]]:
+        """Yield every item, in order, with its file prepared, or with what went wrong.
+
+        Parameters
+        ----------
+        job_of
+            None for an item that needs nothing read; what it raises is what went wrong.
+        """
+        waiting: deque[_Waiting[Item]] = deque()
+        ahead_bytes = 0
+        for item in items:
+            self.check()
+            waiting.append(self._begin(item, job_of))
+            ahead_bytes += waiting[-1].size
+            while waiting and (waiting[0].is_done or len(waiting) > _AHEAD or ahead_bytes > _AHEAD_BYTES):
+                ahead_bytes -= waiting[0].size
+                yield waiting.popleft().result()
+        while waiting:
+            self.check()
+            yield waiting.popleft().result()
+
+    def _begin(self, item: Item, job_of: Callable[[Item], Job | None]) -> _Waiting[Item]:
+        try:
+            job = job_of(item)
+        except (CODError, OSError, ValueError) as error:
+            return _Waiting(item, error, 0)
+        if job is None:
+            return _Waiting(item, None, 0)
+        self._begun += 1
+        if self._is_quicker_here(job):
+            return _Waiting(item, self._outcome(job), 0)
+        size = job.source.size
+        return _Waiting(item, self._threads.submit(self._outcome, job), _UNKNOWN_BYTES if size is None else size)
+
+    def _is_quicker_here(self, job: Job) -> bool:
+        """Return whether a thread would only wait for this one: Python measures one file at a time."""
+        return job.source.local_path is not None and not self._uses_processes
+
+    @property
+    def _uses_processes(self) -> bool:
+        return self._workers > 1 and self._begun > _FEW
+
+    def _outcome(self, job: Job) -> Prepared | Exception:
+        try:
+            return self._prepared(job)
+        except (CODError, OSError, ValueError) as error:
+            return error
+
+    def _prepared(self, job: Job) -> Prepared:
+        source = fetched(job.source, self._directory)
+        copy = source.local_path if source is not job.source else None
+        try:
+            facts = job.facts or self._measured(source, job.hints)
+            header = pack_header(with_bulk_data_base(facts.header, job.uri_of(facts)))
+        except BaseException:
+            if copy is not None:
+                copy.unlink(missing_ok=True)
+            raise
+        return Prepared(source, replace(facts, header=b""), header, copy)
+
+    def _measured(self, source: Source, hints: Hints) -> DicomFacts:
+        if source.local_path is None or not self._uses_processes:
+            return measure(source, hints)
+        try:
+            pool = self._pool(None)
+            try:
+                return pool.submit(measure, source, hints).result()
+            except BrokenProcessPool:  # perhaps of another file's doing
+                return self._pool(pool).submit(measure, source, hints).result()
+        except BrokenProcessPool as error:
+            raise InstanceValidationError(source.uri, "the process that read it died") from error
+
+    def _pool(self, broken: ProcessPoolExecutor | None) -> ProcessPoolExecutor:
+        with self._mutex:
+            if self._processes is None or self._processes is broken:
+                # Not forked: this process has threads, and what they hold at that moment would be held for ever.
+                context = multiprocessing.get_context("spawn")
+                self._processes = ProcessPoolExecutor(self._workers, mp_context=context)
+            return self._processes
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[Item]):
+    item: Item
+    outcome: Future[Prepared | Exception] | Exception | Prepared | None
+    size: int
+
+    @property
+    def is_done(self) -> bool:
+        return not isinstance(self.outcome, Future) or self.outcome.done()
+
+    def result(self) -> tuple[Item, Prepared | Exception | None]:
+        return self.item, self.outcome.result() if isinstance(self.outcome, Future) else self.outcome
