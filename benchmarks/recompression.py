@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cloud_optimized_dicom.dicom.transcode.codecs import CODECS
 from cloud_optimized_dicom.dicom.transcode.model import PixelFormat, Target
 from cloud_optimized_dicom.dicom.transcode.transcoder import Transcoder
-from cloud_optimized_dicom.dicom.transcode.workers import WorkerPool
+from cloud_optimized_dicom.processes.pool import WorkerPool
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
 
 if TYPE_CHECKING:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
+from cloud_optimized_dicom.dicom.transcode.model import Kept, Reason, Recompressed, Target
 from cloud_optimized_dicom.errors import CODError, InstanceValidationError, SeriesMismatchError
-from cloud_optimized_dicom.events import FileDone, HeaderProblem, Outcome, emit
+from cloud_optimized_dicom.events import FileDone, HeaderProblem, InstanceRecompressed, Outcome, emit
+from cloud_optimized_dicom.format.dicom_json import pack_header
 from cloud_optimized_dicom.format.metadata.record import VERSION
 from cloud_optimized_dicom.hints import Hints
-from cloud_optimized_dicom.ingest.measure import SourcePayload, check_hints
+from cloud_optimized_dicom.ingest.measure import SourcePayload, check_hints, with_bulk_data_base
+from cloud_optimized_dicom.ingest.pixels import Image, show_the_same
 from cloud_optimized_dicom.ingest.plan import equal_frames, known_by_hints, plan_instance
 from cloud_optimized_dicom.ingest.workshop import Job
 from cloud_optimized_dicom.model import InstanceRecord
@@ -70,11 +73,37 @@ class AppendOptions:
         Larger files are errors.
     max_series_bytes
         A series that would grow beyond it is refused as a whole.
+    compress
+        What new instances are recompressed to, without loss; None: they are stored as they are.
     """
 
     treat_metadata_diffs_as_same: bool = False
     max_instance_bytes: float = 10 * GIB
     max_series_bytes: float = 100 * GIB
+    compress: Target | None = None
+
+
+def parse_target(compress: bool | str) -> Target | None:  # noqa: FBT001 - as people write it
+    """Return what ``append(compress=...)`` asks for, once it is sure that it can be done.
+
+    Raises
+    ------
+    ValueError
+        If it names nothing known.
+    MissingDependencyError
+        Without the codec that it needs.
+    """
+    if compress is False:
+        return None
+    from cloud_optimized_dicom.dicom.transcode.codecs import require_codec  # noqa: PLC0415 - loads codecs
+
+    try:
+        target = Target.JPEG2000 if compress is True else Target(compress)
+    except ValueError:
+        known = ", ".join(repr(target.value) for target in Target)
+        raise ValueError(f"compress must be False, True, {known}, not {compress!r}") from None
+    require_codec(target)
+    return target
 
 
 class Appender:
@@ -118,6 +147,8 @@ class Appender:
                 continue
             lists[outcome].append(instance)
         self._check_series_size(options)
+        if options.compress is not None:
+            self._recompress(options.compress, result.new)
         for member in self._staged.values():
             self._transaction.add(member)
         self._staged.clear()
@@ -146,7 +177,7 @@ class Appender:
         try:
             _check_size(prepared.source, facts.size, options)
             uid = self._name_uid(instance, facts)
-            compare = self._same_pixels if options.treat_metadata_diffs_as_same else None
+            compare = partial(self._same_pixels, prepared) if options.treat_metadata_diffs_as_same else None
             outcome = plan_instance(facts, self._find(uid), compare)
         except BaseException:
             prepared.discard()
@@ -218,14 +249,55 @@ class Appender:
         instance.prepared = prepared
         instance.staged_as(record)
 
-    def _same_pixels(self, facts: DicomFacts, stored: InstanceRecord) -> bool:
+    def _recompress(self, target: Target, new: Sequence[Instance]) -> None:
+        """Put recompressed files in the place of what is staged, where they are smaller and say exactly the same."""
+        by_uid = {instance.record.name_uid: instance for instance in new if instance.record is not None}
+        jobs = (((uid, instance), self._staged[uid].payload) for uid, instance in by_uid.items())
+        for (uid, instance), outcome in self._workshop.transcode_all(jobs, target):
+            if isinstance(outcome, Exception):
+                done = InstanceRecompressed(instance.dicom_uri, Reason.UNSUPPORTED.value, 0, reason_of(outcome))
+            else:
+                detail = outcome.detail if isinstance(outcome, Kept) else ""
+                done = InstanceRecompressed(instance.dicom_uri, outcome.reason.value, outcome.saved_bytes, detail)
+            if isinstance(outcome, Recompressed):
+                self._replace(instance, self._staged[uid].record, outcome)
+            emit(self._hooks, done)
+
+    def _replace(self, instance: Instance, given: InstanceRecord, smaller: Recompressed) -> None:
+        facts = smaller.facts
+        record = replace(
+            given,
+            size=facts.size,
+            crc32c=facts.crc32c,
+            packed_header=pack_header(with_bulk_data_base(facts.header, given.uri)),
+            frame_table=facts.frame_table,
+            source_size=given.size,
+            source_crc32c=given.crc32c,
+        )
+        payload = FilePayload(smaller.path, facts.size, facts.crc32c)
+        self._staged[given.name_uid] = NewMember(record, payload)
+        instance.take_place(smaller.path)
+        instance.staged_as(record)
+
+    def _same_pixels(self, given: Prepared, facts: DicomFacts, stored: InstanceRecord) -> bool:
         table = stored.frame_table
+        if stored.source_crc32c is not None:  # recompressed: other bytes for the same pixels
+            return self._shows_the_same(given, stored)
         if table is None or table.crc32cs is None:  # an older writer's record: measure what it stored
             if self._reader is None or not stored.has_pixeldata:
                 return False
             with self._reader.open_instance(stored) as stream:
                 table = inspect_dicom(stream, stored.uri, bulk_data_uri=lambda uid, _span: uid).frame_table
         return equal_frames(facts.frame_table, table)
+
+    def _shows_the_same(self, given: Prepared, stored: InstanceRecord) -> bool:
+        if self._reader is None or self._reader.document.find(stored.name_uid) is None:
+            return False
+        with given.source.open() as left, self._reader.open_instance(stored) as right:
+            return show_the_same(
+                Image(left, given.packed_header, given.facts.frame_table),
+                Image(right, stored.packed_header, stored.frame_table),
+            )
 
     def _check_series_size(self, options: AppendOptions) -> None:
         total = self._transaction.stored_bytes + sum(member.payload.size for member in self._staged.values())

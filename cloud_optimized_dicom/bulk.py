@@ -8,6 +8,7 @@ temporary copy: so each file is fetched once, and neither memory nor disk grows 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom.append import CONFLICT_REASON, Appender, AppendOptions, AppendResult, reason_of
 from cloud_optimized_dicom.errors import CODError
-from cloud_optimized_dicom.events import FileDone, IngestPlanned, Outcome, emit
+from cloud_optimized_dicom.events import FileDone, IngestPlanned, InstanceRecompressed, Outcome, emit
 from cloud_optimized_dicom.ingest.archives import SourceFailure
 from cloud_optimized_dicom.ingest.plan import known_by_hints, plan_instance
 from cloud_optimized_dicom.ingest.report import FileResult, IngestReport
@@ -126,7 +127,9 @@ class BulkIngest:
         self, store: ObjectStore, workshop: Workshop, options: BulkOptions, hooks: Sequence[Hook] = ()
     ) -> None:
         self._store, self._workshop, self._options = store, workshop, options
-        self._hooks = [_OneAtATime(hooks)] if hooks else []
+        self._recompressions: Counter[str] = Counter()
+        self._saved_bytes = 0
+        self._hooks = [_OneAtATime([self._count, *hooks])]
         self._results: list[FileResult | None] = []
         self._last: dict[SeriesKey, Future[None]] = {}
         self._locks: set[SeriesLock] = set()
@@ -140,7 +143,13 @@ class BulkIngest:
                 self._stop()
                 pool.shutdown(cancel_futures=True)  # waits: what is being committed is committed, nothing else is
                 raise
-        return IngestReport(tuple(result for result in self._results if result is not None))
+        files = tuple(result for result in self._results if result is not None)
+        return IngestReport(files, dict(self._recompressions), self._saved_bytes)
+
+    def _count(self, event: Event, /) -> None:
+        if isinstance(event, InstanceRecompressed):
+            self._recompressions[event.reason] += 1
+            self._saved_bytes += event.saved_bytes
 
     def _gather(self, instances: Iterable[Instance | SourceFailure], pool: ThreadPoolExecutor) -> None:
         held = _Held()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from cloud_optimized_dicom.append import GIB, Appender, AppendOptions, AppendResult
+from cloud_optimized_dicom.append import GIB, Appender, AppendOptions, AppendResult, parse_target
 from cloud_optimized_dicom.errors import (
     CODObjectNotFoundError,
     InstanceNotFoundError,
@@ -238,9 +238,10 @@ class CODObject(SeriesView):
         max_instance_size: float = 10,
         max_series_size: float = 100,
         delete_local_origin: bool = False,  # noqa: FBT001, FBT002
+        compress: bool | str = False,  # noqa: FBT001, FBT002
         *,
         progress: Hook | None = None,
-        workers: int = 1,
+        workers: int | None = None,
     ) -> AppendResult:
         """Add instances; those that are stored already are recognised by UID and CRC32C.
 
@@ -255,18 +256,29 @@ class CODObject(SeriesView):
             nothing is staged.
         delete_local_origin
             Delete the local files that were new, once the commit has succeeded.
+        compress
+            What new instances are recompressed to: ``"htj2k"``, ``"jpeg2000"`` (also True), ``"jpegls"`` or ``"rle"``.
+            Lossless only: every frame is decoded back and compared, a file that does not become smaller, or was
+            compressed with loss, is stored as it is, and all else in the file stays as it was.
         progress
             Called with the events of this call, besides the hooks.
         workers
-            How many processes measure files; 1: this one does.  See :meth:`Datastore.ingest`.
+            How many processes measure and recompress files; None: as many as there are processors, once that is worth
+            it.
 
         Returns
         -------
         AppendResult
             ``(new, same, conflict, errors)``.  One bad file never stops the others.
+
+        Raises
+        ------
+        MissingDependencyError
+            Without the codec that `compress` needs.
         """
         transaction = self._writing("append")
-        options = AppendOptions(treat_metadata_diffs_as_same, max_instance_size * GIB, max_series_size * GIB)
+        sizes = max_instance_size * GIB, max_series_size * GIB
+        options = AppendOptions(treat_metadata_diffs_as_same, *sizes, parse_target(compress))
         hooks = self._hooks if progress is None else (*self._hooks, progress)
         with Workshop(self._scratch(), workers) as workshop:
             result = Appender(transaction, self._stored_reader(), workshop, hooks).append(instances, options)

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloud_optimized_dicom.append import AppendOptions
+from cloud_optimized_dicom.append import AppendOptions, parse_target
 from cloud_optimized_dicom.bulk import BulkIngest, BulkOptions, iter_instances
 from cloud_optimized_dicom.cod_object import CODObject
 from cloud_optimized_dicom.ingest.workshop import Workshop
@@ -156,7 +156,7 @@ class Datastore:
         """
         return discard_intent(self.store, key, wait_seconds=wait_seconds)
 
-    def ingest(
+    def ingest(  # noqa: PLR0913 - all but the first by name
         self,
         sources: Iterable[str | os.PathLike[str] | Instance],
         *,
@@ -164,7 +164,8 @@ class Datastore:
         temp_dir: str | os.PathLike[str] | None = None,
         treat_metadata_diffs_as_same: bool = False,
         wait_seconds: float = 0,
-        workers: int = 1,
+        compress: bool | str = False,
+        workers: int | None = None,
     ) -> IngestReport:
         """Store files, each in its series; what is stored already stays as it is.
 
@@ -178,14 +179,21 @@ class Datastore:
             Where copies of remote files go.
         wait_seconds
             How long to wait for a series that another writer holds.
+        compress
+            What new instances are recompressed to, without loss; see :meth:`CODObject.append`.
         workers
-            How many processes measure files; 1: this one does.  They are started afresh, so a program that wants some
-            has its own start behind ``if __name__ == "__main__"``.
+            How many processes measure and recompress files; None: as many as there are processors, once that is worth
+            it.
 
         Returns
         -------
         IngestReport
             What became of each file.  One bad file, or one series that cannot be written, never stops the others.
+
+        Raises
+        ------
+        MissingDependencyError
+            Without the codec that `compress` needs.
 
         Notes
         -----
@@ -193,7 +201,8 @@ class Datastore:
         hints name a stored instance are not read, and a series to which nothing is added is not locked.
         Interrupted, it gives up what is not committed; run again, it does what is left.
         """
-        options = BulkOptions(AppendOptions(treat_metadata_diffs_as_same), wait_seconds)
+        append = AppendOptions(treat_metadata_diffs_as_same, compress=parse_target(compress))
+        options = BulkOptions(append, wait_seconds)
         with tempfile.TemporaryDirectory(prefix="cod-", dir=temp_dir) as scratch:
             directory = Path(scratch)
             with Workshop(directory, workers) as workshop:

@@ -45,6 +45,27 @@ class FileDone:
 
 
 @dataclass(frozen=True, slots=True)
+class InstanceRecompressed:
+    """What became of the recompression of a new instance.
+
+    Parameters
+    ----------
+    reason
+        ``"recompressed"``; or why the file is stored as it was given: ``"not smaller"``, ``"lossy"``,
+        ``"unsupported"``, ``"mismatch"``.
+    saved_bytes
+        How much smaller it is now.
+    detail
+        Why, in a line, where it is stored as it was given.
+    """
+
+    uri: str
+    reason: str
+    saved_bytes: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HeaderProblem:
     """A header element could not be kept as it was; `problem` is ``"GGGGEEEE: reason"`` without values."""
 
@@ -103,6 +124,7 @@ class SeriesExported:
 Event = (
     IngestPlanned
     | FileDone
+    | InstanceRecompressed
     | HeaderProblem
     | SeriesCommitted
     | ExportPlanned

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -223,6 +224,12 @@ class Instance:
     def staged_as(self, record: InstanceRecord) -> None:
         """Note that a series has taken the instance; the header is kept in its packed form only."""
         self._record, self._facts = record, None
+
+    def take_place(self, path: Path) -> None:
+        """Note that another file, `path`, is stored in the place of the one that was read ahead."""
+        if self.prepared is not None:
+            self.prepared.discard()
+            self.prepared = replace(self.prepared, copy=path)
 
     def validate(self) -> None:
         """Open and measure the file and check every hint.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -15,8 +15,9 @@ import typer
 from cloud_optimized_dicom.cli.exit_codes import ExitCode
 from cloud_optimized_dicom.cli.inventories import InventoryInstances
 from cloud_optimized_dicom.cli.options import JsonFlag, WaitOption, verb_of
-from cloud_optimized_dicom.cli.output import Meter, Output, count_text
+from cloud_optimized_dicom.cli.output import Meter, Output, count_text, size_text
 from cloud_optimized_dicom.cli.targets import open_datastore
+from cloud_optimized_dicom.dicom.transcode.model import Target  # noqa: TC001 - typer reads the annotations
 from cloud_optimized_dicom.events import Event, FileDone, IngestPlanned, Outcome, SeriesCommitted
 from cloud_optimized_dicom.ingest.inventory import parse_columns
 from cloud_optimized_dicom.ingest.report import FileResult, IngestReport
@@ -65,6 +66,14 @@ class IngestOptions:
     treat_metadata_diffs_as_same: Annotated[
         bool, typer.Option(help="Take a file with the stored pixel data but another header for the stored one.")
     ] = False
+    compress: Annotated[
+        Target | None,
+        typer.Option(help="Recompress new instances without loss; every frame is decoded back and compared."),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Processes that measure and recompress (default: one per processor)."),
+    ] = None
     report: Annotated[
         Path | None,
         typer.Option(
@@ -99,11 +108,13 @@ def _ingest(options: IngestOptions) -> None:
                 hooks=[_MeterHook(meter), record],
                 treat_metadata_diffs_as_same=options.treat_metadata_diffs_as_same,
                 wait_seconds=options.wait,
+                compress=options.compress or False,
+                workers=options.workers,
             )
         except KeyboardInterrupt:
             output.note(f"interrupted; until then {record.text}")
             raise
-    _tell(output, datastore, IngestReport((*record.failures, *done.files)), rows.skipped)
+    _tell(output, datastore, replace(done, files=(*record.failures, *done.files)), rows.skipped)
 
 
 ingest = verb_of(_ingest, IngestOptions, "ingest")
@@ -185,10 +196,14 @@ def _tell(output: Output, datastore: Datastore, report: IngestReport, skipped: i
     counts: dict[str, int] = {outcome: report.count(outcome) for outcome in _OUTCOMES}
     before = f"; {count_text(skipped, 'file')} done before" if skipped else ""
     output.line(f"{_counts_text(counts)}; {count_text(len(report.series), 'series')}{before}")
+    if report.recompressions:
+        output.line(_recompression_text(report))
     output.document(
         {
             "store": datastore.url,
             "counts": counts,
+            "recompressions": report.recompressions,
+            "saved_bytes": report.saved_bytes,
             "skipped": skipped,
             "series": [str(key) for key in report.series],
             "files": [asdict(_line(datastore.url, result, None)) for result in report.files],
@@ -200,6 +215,11 @@ def _tell(output: Output, datastore: Datastore, report: IngestReport, skipped: i
 
 def _counts_text(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES)
+
+
+def _recompression_text(report: IngestReport) -> str:
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(report.recompressions.items()))
+    return f"recompression: {counts}; {size_text(report.saved_bytes)} saved"
 
 
 def _line(store_url: str, done: FileDone | FileResult, crc32c: str | None) -> ReportLine:

@@ -48,7 +48,7 @@ def measure(source: Source, hints: Hints) -> DicomFacts:
         If a hint does not describe it.
     """
     with source.open() as stream:
-        facts = inspect_dicom(stream, source.uri, bulk_data_uri=_relative_uri)
+        facts = inspect_dicom(stream, source.uri, bulk_data_uri=relative_uri)
     check_hints(source.uri, hints, facts)
     return facts
 
@@ -68,7 +68,8 @@ def check_hints(uri: str, hints: Hints, facts: DicomFacts) -> None:
             raise HintMismatchError(uri, name, hinted, value)
 
 
-def _relative_uri(_instance_uid: str, span: ByteRange) -> str:
+def relative_uri(_instance_uid: str, span: ByteRange) -> str:
+    """Return a bulk data URI that leaves open which file holds the bytes; see :func:`with_bulk_data_base`."""
     return f"?offset={span.start}&length={len(span)}"
 
 

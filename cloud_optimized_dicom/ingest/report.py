@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cloud_optimized_dicom.events import Outcome
     from cloud_optimized_dicom.uids import SeriesKey
 
@@ -32,9 +34,20 @@ class FileResult:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingest did, in the order of the sources."""
+    """What an ingest did, in the order of the sources.
+
+    Parameters
+    ----------
+    recompressions
+        How many new instances ended which way, where recompression was asked for: ``"recompressed"``,
+        ``"not smaller"``, ``"lossy"``, ``"unsupported"``, ``"mismatch"``.
+    saved_bytes
+        How much smaller recompression made them, in all.
+    """
 
     files: tuple[FileResult, ...]
+    recompressions: Mapping[str, int] = field(default_factory=dict)
+    saved_bytes: int = 0
 
     def count(self, outcome: Outcome) -> int:
         """Return how many files ended this way."""

@@ -6,26 +6,29 @@ over the same files decides the same things.
 
 from __future__ import annotations
 
-import multiprocessing
+import os
 import threading
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from cloud_optimized_dicom.errors import CODError, InstanceValidationError
 from cloud_optimized_dicom.format.dicom_json import pack_header
-from cloud_optimized_dicom.ingest.measure import fetched, measure, with_bulk_data_base
+from cloud_optimized_dicom.ingest.measure import fetched, measure, relative_uri, with_bulk_data_base
+from cloud_optimized_dicom.processes.pool import WorkerDiedError, WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
+    from cloud_optimized_dicom.dicom.transcode.model import Target, TranscodeOutcome
+    from cloud_optimized_dicom.dicom.transcode.transcoder import Transcoder
     from cloud_optimized_dicom.hints import Hints
     from cloud_optimized_dicom.ingest.source_kinds import Source
     from cloud_optimized_dicom.model import DicomFacts
+    from cloud_optimized_dicom.storage.payload import Payload
 
 Item = TypeVar("Item")
 
@@ -35,7 +38,7 @@ _FETCHES = 32
 _AHEAD = 256
 _AHEAD_BYTES = 512 << 20
 _UNKNOWN_BYTES = 1 << 20  # what a file is taken for whose size nobody told
-_FEW = 256  # files that are measured before a process is worth its start
+_FEW = 2000  # files that are measured before processes are worth their start
 _RECORD_BYTES = 512
 _FRAME_BYTES = 112  # of a frame in a table: four numbers
 
@@ -102,15 +105,15 @@ class Job:
 
 
 class Workshop:
-    """Reads files ahead.
+    """Reads files ahead, and recompresses them.
 
     Parameters
     ----------
     directory
-        For copies of remote files.
+        For copies of remote files, and for recompressed ones.
     workers
-        How many processes measure; 1: none, this process does.  Processes are started once they are worth it, afresh
-        (not forked), so a program that wants them has its own start behind ``if __name__ == "__main__"``.
+        How many processes measure and recompress; None: as many as there are processors.  They are started once they
+        are worth it; with 1, this process measures.
 
     Notes
     -----
@@ -118,11 +121,13 @@ class Workshop:
     may share it.
     """
 
-    def __init__(self, directory: Path, workers: int = 1) -> None:
-        self._directory, self._workers = directory, workers
+    def __init__(self, directory: Path, workers: int | None = None) -> None:
+        self._directory = directory
+        self._workers = workers or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(_FETCHES, "cod-fetch")
-        self._processes: ProcessPoolExecutor | None = None
+        self._processes = WorkerPool(self._workers)
         self._mutex = threading.Lock()
+        self._transcoder: Transcoder | None = None
         self._begun = 0
         self._stopped = threading.Event()
 
@@ -132,9 +137,12 @@ class Workshop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._threads.shutdown(cancel_futures=True)
-        if self._processes is not None:
-            self._processes.shutdown(cancel_futures=True)
+        self._stopped.set()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._processes.close()
+        if self._transcoder is not None:
+            self._transcoder.close()
+        self._threads.shutdown()
 
     def stop(self) -> None:
         """Let whoever is still preparing files fail with `StoppedError`, soon."""
@@ -216,21 +224,59 @@ class Workshop:
         if source.local_path is None or not self._uses_processes:
             return measure(source, hints)
         try:
-            pool = self._pool(None)
-            try:
-                return pool.submit(measure, source, hints).result()
-            except BrokenProcessPool:  # perhaps of another file's doing
-                return self._pool(pool).submit(measure, source, hints).result()
-        except BrokenProcessPool as error:
+            found = self._processes.submit(_measure_in_worker, source, hints).result()
+        except WorkerDiedError as error:
             raise InstanceValidationError(source.uri, "the process that read it died") from error
+        except CancelledError as error:
+            raise StoppedError from error
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    def _pool(self, broken: ProcessPoolExecutor | None) -> ProcessPoolExecutor:
+    # -- recompression
+
+    def transcode_all(
+        self, items: Iterable[tuple[Item, Payload]], target: Target
+    ) -> Iterator[tuple[Item, TranscodeOutcome | Exception]]:
+        """Yield every item, in order, with what became of its file; several are under way at a time.
+
+        Notes
+        -----
+        The caller deletes the file of a `Recompressed`.
+        """
+        waiting: deque[tuple[Item, Future[TranscodeOutcome | Exception]]] = deque()
+        for item, payload in items:
+            self.check()
+            waiting.append((item, self._threads.submit(self._transcoded, payload, target)))
+            while waiting and (waiting[0][1].done() or len(waiting) > 2 * self._workers):
+                first, outcome = waiting.popleft()
+                yield first, outcome.result()
+        while waiting:
+            self.check()
+            first, outcome = waiting.popleft()
+            yield first, outcome.result()
+
+    def _transcoded(self, payload: Payload, target: Target) -> TranscodeOutcome | Exception:
+        from cloud_optimized_dicom.dicom.transcode.transcoder import Transcoder  # noqa: PLC0415 - loads codecs
+
         with self._mutex:
-            if self._processes is None or self._processes is broken:
-                # Not forked: this process has threads, and what they hold at that moment would be held for ever.
-                context = multiprocessing.get_context("spawn")
-                self._processes = ProcessPoolExecutor(self._workers, mp_context=context)
-            return self._processes
+            if self._transcoder is None:
+                self._transcoder = Transcoder(self._workers)
+        try:
+            with payload.open() as stream:
+                return self._transcoder.transcode(stream, target, self._directory, bulk_data_uri=relative_uri)
+        except CancelledError as error:
+            raise StoppedError from error
+        except (CODError, OSError, ValueError) as error:
+            return error
+
+
+def _measure_in_worker(source: Source, hints: Hints) -> DicomFacts | Exception:
+    """Return what was measured, or why not: an exception would end the worker."""
+    try:
+        return measure(source, hints)
+    except (CODError, OSError, ValueError) as error:
+        return error
 
 
 @dataclass(frozen=True, slots=True)

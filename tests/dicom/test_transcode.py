@@ -23,7 +23,7 @@ from cloud_optimized_dicom.dicom.transcode.codecs import CODECS, Codec
 from cloud_optimized_dicom.dicom.transcode.model import Kept, PixelFormat, Reason, Recompressed, Target
 from cloud_optimized_dicom.dicom.transcode.plan import plan_transcode
 from cloud_optimized_dicom.dicom.transcode.transcoder import Settings, Transcoder
-from cloud_optimized_dicom.dicom.transcode.workers import WorkerPool
+from cloud_optimized_dicom.processes.pool import WorkerPool
 from cloud_optimized_dicom.testing.datasets import kinds
 from cloud_optimized_dicom.testing.datasets.base import Uids, describe_pixels, make_dataset, to_bytes
 from tests.dicom.helpers import joined, table_of

@@ -7,6 +7,5 @@
 - `codestream`: whether a compressed frame is what its lossless transfer syntax claims
 - `dataset`: everything but the pixels, raw, in explicit VR little endian
 - `assemble`: the new file
-- `workers`: processes that survive what a codec does
 - `transcoder`: all of it, for a file
 """

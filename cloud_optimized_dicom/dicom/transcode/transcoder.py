@@ -33,10 +33,10 @@ from cloud_optimized_dicom.dicom.transcode.plan import (
     plan_transcode,
     read_pixel_format,
 )
-from cloud_optimized_dicom.dicom.transcode.workers import WorkerDiedError, WorkerPool
 from cloud_optimized_dicom.errors import FrameTableError
 from cloud_optimized_dicom.format.offsets.items import HEADER_BYTES, join_items
 from cloud_optimized_dicom.format.offsets.reader import PositionedReader
+from cloud_optimized_dicom.processes.pool import WorkerDiedError, WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

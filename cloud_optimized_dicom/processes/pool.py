@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _BOOT = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from cloud_optimized_dicom.dicom.transcode.worker import serve; serve()"
+    "from cloud_optimized_dicom.processes.worker import serve; serve()"
 )
 _GRACE_SECONDS = 5
 
@@ -44,7 +44,7 @@ class WorkerPool:
     """
 
     def __init__(self, workers: int) -> None:
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="cod-transcode")
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="cod-worker")
         self._lock = threading.Lock()
         self._idle: list[subprocess.Popen[bytes]] = []
         self._all: set[subprocess.Popen[bytes]] = set()
