@@ -66,6 +66,9 @@ class CODObject(SeriesView):
         How long others respect our lock when we do not renew it any more.
     wait_seconds
         How long to wait for another writer.
+    tar_storage_class
+        ``"NEARLINE"``, ``"ARCHIVE"`` ... for a tar that is made or written anew; one that is appended to keeps its own.
+        None: that of the tar before it, or the bucket's default.  Stores without storage classes ignore it.
     hooks
         Called with every event; see :mod:`cloud_optimized_dicom.events`.
 
@@ -99,6 +102,7 @@ class CODObject(SeriesView):
         *,
         lease_seconds: float = 120,
         wait_seconds: float = 0,
+        tar_storage_class: str | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
         if mode not in ("r", "w", "a"):
@@ -115,6 +119,7 @@ class CODObject(SeriesView):
             override_errors=override_errors,
             locked=sync_on_exit,
             lock=LockOptions(lease_seconds, wait_seconds, empty_lock_override_age),
+            tar_storage_class=tar_storage_class,
         )
         self._transaction: Transaction | None = None
         self._reader: SeriesReader | None = None

@@ -165,6 +165,7 @@ class Datastore:
         treat_metadata_diffs_as_same: bool = False,
         wait_seconds: float = 0,
         compress: bool | str = False,
+        tar_storage_class: str | None = None,
         workers: int | None = None,
     ) -> IngestReport:
         """Store files, each in its series; what is stored already stays as it is.
@@ -181,6 +182,8 @@ class Datastore:
             How long to wait for a series that another writer holds.
         compress
             What new instances are recompressed to, without loss; see :meth:`CODObject.append`.
+        tar_storage_class
+            Of new tars; see `CODObject`.
         workers
             How many processes measure and recompress files; None: as many as there are processors, once that is worth
             it.
@@ -202,7 +205,7 @@ class Datastore:
         Interrupted, it gives up what is not committed; run again, it does what is left.
         """
         append = AppendOptions(treat_metadata_diffs_as_same, compress=parse_target(compress))
-        options = BulkOptions(append, wait_seconds)
+        options = BulkOptions(append, wait_seconds, tar_storage_class)
         with tempfile.TemporaryDirectory(prefix="cod-", dir=temp_dir) as scratch:
             directory = Path(scratch)
             with Workshop(directory, workers) as workshop:

@@ -70,6 +70,9 @@ class IngestOptions:
         Target | None,
         typer.Option(help="Recompress new instances without loss; every frame is decoded back and compared."),
     ] = None
+    storage_class: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Of new tars: NEARLINE, ARCHIVE ... (default: the bucket's).")
+    ] = None
     workers: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Processes that measure and recompress (default: one per processor)."),
@@ -109,6 +112,7 @@ def _ingest(options: IngestOptions) -> None:
                 treat_metadata_diffs_as_same=options.treat_metadata_diffs_as_same,
                 wait_seconds=options.wait,
                 compress=options.compress or False,
+                tar_storage_class=options.storage_class,
                 workers=options.workers,
             )
         except KeyboardInterrupt:

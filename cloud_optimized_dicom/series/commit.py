@@ -56,10 +56,13 @@ class TarPlan:
         Whether the present tar comes first, as it is (an append).
     segments
         The bytes to stage, in order.
+    storage_class
+        Of the segments and of the tar: sources of a concatenation must be of one.
     """
 
     keep: bool
     segments: tuple[Payload, ...]
+    storage_class: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,7 @@ def commit(series: Series, lock: SeriesLock, base: Base, plan: TarPlan | None, c
     uri = series.store.url_of(series.key.folder)
     try:
         if plan is not None:
-            # Sources of a concatenation must be of one storage class: that of the tar, where there is one.
-            attributes = replace(TAR, storage_class=base.tar.storage_class if base.tar else None)
+            attributes = replace(TAR, storage_class=plan.storage_class)
             stage(series.store, lock, dict(zip(names, plan.segments, strict=True)), attributes)
         intent = _intent(series, base, plan, names, change, write_id)
     except WriteUnknownError as error:
@@ -203,7 +205,7 @@ def _intent(
         sources.insert(0, ConcatSource(series.key.tar, base_tar.version))
         parts.insert(0, (base_tar.crc32c or 0, base_tar.size))
     crc, size = combine_all(parts)
-    result = TarResult(size, crc, tar.storage_class if tar else None)
+    result = TarResult(size, crc, plan.storage_class)
     return Intent(write_id, base.metadata, base_tar, tuple(sources), result, change, base.document.hashed_uids)
 
 

@@ -64,6 +64,9 @@ class TransactionOptions:
         Whether to write in spite of an error.log.
     locked
         False: look and stage only; such a transaction cannot commit.
+    tar_storage_class
+        Of a tar that is written anew; None: that of the tar before it, or the store's default.  A tar that is appended
+        to keeps its own.
     segment_bytes
         How large a staged segment gets before the next one starts; None: what suits the store.
     """
@@ -74,6 +77,7 @@ class TransactionOptions:
     override_errors: bool = False
     locked: bool = True
     lock: LockOptions = field(default_factory=LockOptions)
+    tar_storage_class: str | None = None
     segment_bytes: int | None = None
 
 
@@ -249,14 +253,16 @@ class Transaction:
         tar = self.base.tar
         if tar is None:
             packed = pack_new(self.new.values(), 0, self._segment_bytes)
-            return TarPlan(keep=False, segments=packed.segments), {**self._touched, **packed.records}
+            plan = TarPlan(keep=False, segments=packed.segments, storage_class=self._new_class)
+            return plan, {**self._touched, **packed.records}
         end = self._members_end(tar)
         packed = pack_new(self.new.values(), end, self._segment_bytes)
         records = {**self._touched, **packed.records}
         if end == tar.size:
-            return TarPlan(keep=True, segments=packed.segments), records
+            return TarPlan(keep=True, segments=packed.segments, storage_class=tar.storage_class), records
         # The tar ends in end-of-archive blocks, which must never come to lie in the middle: write it anew without them.
-        return TarPlan(keep=False, segments=(self._prefix(tar, end), *packed.segments)), records
+        segments = (self._prefix(tar, end), *packed.segments)
+        return TarPlan(keep=False, segments=segments, storage_class=self._new_class), records
 
     def _rewrite(self) -> tuple[TarPlan, dict[str, dict[str, Any]]]:
         document = self.base.document
@@ -271,7 +277,13 @@ class Transaction:
         added = pack_new(self.new.values(), start)
         records.update(added.records)
         payloads += [member_payload(member.record, member.payload) for member in self.new.values()]
-        return TarPlan(keep=False, segments=segmented(payloads, self._segment_bytes) or (BytesPayload(b""),)), records
+        segments = segmented(payloads, self._segment_bytes) or (BytesPayload(b""),)
+        return TarPlan(keep=False, segments=segments, storage_class=self._new_class), records
+
+    @property
+    def _new_class(self) -> str | None:
+        kept = self.base.tar.storage_class if self.base.tar else None
+        return self._options.tar_storage_class or kept
 
     @property
     def _segment_bytes(self) -> int | None:

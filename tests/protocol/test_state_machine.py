@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from cloud_optimized_dicom import Instance
 from cloud_optimized_dicom.append import Appender, AppendOptions
 from cloud_optimized_dicom.errors import CODError, StorageError, TransientStorageError, WriteUnknownError
+from cloud_optimized_dicom.ingest.workshop import Workshop
 from cloud_optimized_dicom.lock.lease import LockOptions
 from cloud_optimized_dicom.series.transaction import Transaction, TransactionOptions
 from cloud_optimized_dicom.storage.memory import MemoryStore
@@ -70,8 +71,9 @@ def material() -> tuple[Files, dict[tuple[int, int], NewMember]]:
         for version in range(3):
             store = MemoryStore(f"memory://{uuid.uuid4().hex}")
             transaction = Transaction.begin(store, files.key, TransactionOptions(locked=False))
-            appender = Appender(transaction, None, Path(), ())
-            appender.append([Instance(files.path(index, version))], AppendOptions(False, 10**9, 10**9))
+            with Workshop(Path()) as workshop:
+                appender = Appender(transaction, None, workshop)
+                appender.append([Instance(files.path(index, version))], AppendOptions(False, 10**9, 10**9))
             members[index, version] = transaction.new[files.uid(index)]
     return files, members
 
