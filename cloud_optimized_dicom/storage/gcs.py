@@ -161,12 +161,16 @@ class GcsStore(ObjectStore):
         return self._patiently(self.url_of(name), get)
 
     def find_all(self, names: Sequence[str]) -> list[ObjectInfo | None]:
-        """Return the present states of several objects, in one request."""
-        try:
-            with sdk_errors(self.url):
-                return find_in_one_request(self._connected(), self._bucket, self._prefix, names)
-        except StorageError:
-            return super().find_all(names)  # with its retries; or the server has no batches
+        """Return the present states of several objects, in one request per hundred."""
+        found: list[ObjectInfo | None] = []
+        for start in range(0, len(names), BATCH_OBJECTS):
+            some = names[start : start + BATCH_OBJECTS]
+            try:
+                with sdk_errors(self.url):
+                    found += find_in_one_request(self._connected(), self._bucket, self._prefix, some)
+            except StorageError:
+                found += super().find_all(some)  # with its retries; or the server has no batches
+        return found
 
     def read_object(self, name: str) -> ReadResult:
         """Read a whole object in one request; `updated` is to the second."""

@@ -25,6 +25,7 @@ from cloud_optimized_dicom.storage.base import (
     ReadResult,
 )
 from cloud_optimized_dicom.storage.clock import utc_now
+from cloud_optimized_dicom.storage.local_growth import grow
 from cloud_optimized_dicom.storage.local_objects import Incoming, LocalObjects, Opened, WriteRequest
 
 if TYPE_CHECKING:
@@ -162,12 +163,20 @@ class LocalStore(ObjectStore):
         attributes: Attributes = DEFAULT_ATTRIBUTES,
         expected_crc32c: int | None = None,
     ) -> ObjectInfo:
-        """Make `name` the concatenation of the sources, copied inside the kernel; one source is linked, not copied."""
+        """Make `name` the concatenation of the sources, copied inside the kernel.
+
+        Notes
+        -----
+        A new object of one source is a link to it, and what follows the object itself is added to its file, where that
+        can be done: so a new tar is written once, and an append costs the bytes that are new.
+        """
         rules.check_source_count(self.url_of(name), sources)
         write = WriteRequest(name, version, write_id, attributes, tuple(sources))
         if ours := self._objects.judge(write, self._objects.find(name)):
             return ours
         try:
+            if expected_crc32c is None and (grown := grow(self._objects, write)):
+                return grown
             with self._joined(write) as (incoming, crc):
                 rules.check_expected_crc32c(self.url_of(name), crc, expected_crc32c)
                 return self._objects.publish(write, incoming, crc)

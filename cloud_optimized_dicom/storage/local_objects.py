@@ -144,7 +144,7 @@ class LocalObjects:
         for entry in self._sidecars.read(name):
             if entry.describes(status):
                 return Opened(descriptor, entry.info(name), entry)
-        if not os.path.samestat(status, path.stat()):
+        if not os.path.samestat(status, path.stat()) or _size_and_time(status) != _size_and_time(os.fstat(descriptor)):
             return None
         return Opened(descriptor, _foreign(name, descriptor, status), None)
 
@@ -189,15 +189,25 @@ class LocalObjects:
         system has no links, or the file came from elsewhere (whoever wrote it may write to it again), it is copied.
         """
         with self.incoming(name) as incoming, self.open(source) as opened:
-            if opened.entry is None or not files.link_over(self._path(source), incoming.path, opened.descriptor):
+            if not self._link(source, incoming, opened):
                 with files.writing_errors(self.url_of(source)):
                     files.copy_all(opened.descriptor, incoming.descriptor, opened.info.size)
                 yield incoming, opened
             else:
                 yield Incoming(opened.descriptor, incoming.path), opened
 
+    def _link(self, source: str, incoming: Incoming, opened: Opened) -> bool:
+        with self.locked(source):  # against one who is about to append to the file
+            return (
+                opened.entry is not None
+                and opened.entry.describes(os.fstat(opened.descriptor))
+                and not opened.entry.growing
+                and files.link_over(self._path(source), incoming.path, opened.descriptor)
+            )
+
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold what all writers of an object hold while they publish."""
         files.make_directories(self._locks)
         with files.exclusive_lock(self._locks / key_of(name)[:2]):
             yield
@@ -228,22 +238,31 @@ class LocalObjects:
         url = self.url_of(write.name)
         with files.writing_errors(url):
             os.fsync(incoming.descriptor)
-            with self._locked(write.name):
+            with self.locked(write.name):
                 present = self.find(write.name)
                 if ours := self.judge(write, present):
                     return ours
                 self._check_sources(write)
-                entry = self._new_entry(write, incoming, crc)
+                entry = self.new_entry(write, incoming.descriptor, crc)
                 self._put_in_place(write, incoming, present.entry if present else None, entry)
         return entry.info(write.name)
+
+    def write_entry(self, name: str, entry: Entry) -> None:
+        """Make an entry the only one of an object, durably."""
+        self._sidecars.write(name, [entry])
+
+    def open_to_grow(self, name: str) -> int:
+        """Return a descriptor of an object's file that bytes can be added by."""
+        return os.open(self._path(name), os.O_WRONLY | os.O_CLOEXEC)
 
     def _check_sources(self, write: WriteRequest) -> None:
         for source in write.sources:
             with self.open(source.name) as opened:
                 rules.check_source(self.url_of(source.name), opened.info.version, source.version)
 
-    def _new_entry(self, write: WriteRequest, incoming: Incoming, crc: int) -> Entry:
-        status = os.fstat(incoming.descriptor)
+    def new_entry(self, write: WriteRequest, descriptor: int, crc: int) -> Entry:
+        """Return the entry of a write for the file that has its bytes."""
+        status = os.fstat(descriptor)
         return Entry(
             version=uuid.uuid4().hex,
             write_id=write.write_id,
@@ -274,7 +293,7 @@ class LocalObjects:
         path = self._path(name)
         with self.open(name):  # so that deleting nothing writes nothing
             pass
-        with files.writing_errors(url), self._locked(name):
+        with files.writing_errors(url), self.locked(name):
             with self.open(name) as opened:
                 found = opened.info.version
             if version is not None and found != version:
@@ -283,6 +302,10 @@ class LocalObjects:
             files.fsync_nearest_directory(path.parent)
             self._sidecars.remove(name)
             files.remove_empty_directories(path.parent, self._root)
+
+
+def _size_and_time(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def _foreign(name: str, descriptor: int, status: os.stat_result) -> ObjectInfo:

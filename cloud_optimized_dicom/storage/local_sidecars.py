@@ -2,7 +2,9 @@
 
 A sidecar holds the entry in force and, while a write is being published, the next one.  Which of them is in force is
 told by the object's file itself (inode, modification time and size), so the rename of that file is the only commit
-point, and a process killed before it leaves the old entry in force.
+point, and a process killed before it leaves the old entry in force.  A file that is being appended to (`local_growth`)
+keeps its inode: its entry says so before the first byte is added, and describes the bytes before them until the entry
+of the longer object takes its place.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ class Entry:
         Which file it describes.
     updated
         ISO 8601, with offset.
+    growing
+        Whether more bytes than `size` may be in the file: those beyond are not of the object.
     """
 
     version: str
@@ -49,9 +53,12 @@ class Entry:
     content_type: str | None = None
     content_encoding: str | None = None
     storage_class: str | None = None
+    growing: bool = False
 
     def describes(self, status: os.stat_result) -> bool:
         """Say whether a file is the one that was written with this entry."""
+        if self.growing:
+            return self.inode == status.st_ino and self.size <= status.st_size
         return (self.inode, self.mtime_ns, self.size) == (status.st_ino, status.st_mtime_ns, status.st_size)
 
     def info(self, name: str) -> ObjectInfo:
