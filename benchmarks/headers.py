@@ -7,24 +7,27 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pydicom
 
+from benchmarks.figures import Row, Spent, at_least
+from benchmarks.registry import benchmark
 from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.dicom.header import HeaderBuilder
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
 from cloud_optimized_dicom.dicom.source import open_source
 from cloud_optimized_dicom.dicom.values import dump_short_element
 from cloud_optimized_dicom.errors import InstanceValidationError
-from cloud_optimized_dicom.format.dicom_json import pack_header
-from cloud_optimized_dicom.testing.datasets.series import CtSeries
 from tests.realfiles import real_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
+
+    from benchmarks.workbench import Workbench
 
 _INLINE_BYTES = 1024
 _WHOLE_BYTES = 8 << 20
@@ -53,28 +56,28 @@ class HeaderFigures:
     fell_back: int
     only_ours: int
 
-    @property
-    def cold_ratio(self) -> float:
-        """How many times faster than pydicom, at the least."""
-        return self.reference_seconds / self.cold_seconds if self.cold_seconds else 0.0
+    def row(self) -> Row:
+        """Return the row: the cold times, which are the worse ones."""
+        ratio = self.reference_seconds / self.cold_seconds if self.cold_seconds else 0.0
+        warm = self.reference_seconds / self.warm_seconds if self.warm_seconds else 0.0
+        is_all = self.kind == "all"
+        return Row(
+            "headers",
+            f"{self.kind}, {self.files} files",
+            Spent(self.cold_seconds, self.cold_seconds),
+            goals=(at_least("speed", "x pydicom", ratio, 4),) if is_all else (),
+            reference=Spent(self.reference_seconds, self.reference_seconds),
+            reference_is="pydicom",
+            note=f"{warm:.1f}x in a series; {self.fell_back} fell back to pydicom, which cannot convert"
+            f" {self.only_ours} of them"
+            if is_all
+            else "",
+        )
 
-    @property
-    def warm_ratio(self) -> float:
-        """How many times faster than pydicom, within a series."""
-        return self.reference_seconds / self.warm_seconds if self.warm_seconds else 0.0
 
-
-@dataclass(frozen=True)
-class StageFigures:
-    """Seconds for a CT slice of 512 x 512 pixels: all of its inspection, packing its header, and its CRC32C alone."""
-
-    inspect_seconds: float
-    pack_seconds: float
-    crc32c_seconds: float
-
-
-def measure_headers(rounds: int) -> list[HeaderFigures]:
-    """Return the figures of each modality of set (a), the largest number of files first, and of all files."""
+@benchmark("headers", "a file's header as DICOM JSON, beside pydicom's dcmread and to_json_dict, on real files")
+def measure_headers(bench: Workbench) -> Iterator[Row]:
+    """Yield the figures of each modality of set (a), the largest number of files first, of all files, and a slice."""
     kinds: dict[str, list[bytes]] = defaultdict(list)
     for file in real_files():
         data = file.read()
@@ -82,41 +85,24 @@ def measure_headers(rounds: int) -> list[HeaderFigures]:
             kinds[_modality(data)].append(data)
         except InstanceValidationError:
             continue
-    figures = [_measure(kind, files, rounds) for kind, files in kinds.items()]
+    if bench.scale.is_quick:
+        kinds = {"US": kinds["US"]}
+    figures = [_measure(kind, files, bench.scale.rounds) for kind, files in kinds.items()]
     figures.sort(key=lambda each: (-each.files, each.kind))
-    return [*figures, _total(figures)]
+    for each in [*figures, _total(figures)]:
+        yield each.row()
+    yield _measure_slice(bench)
 
 
-def measure_stages(rounds: int) -> StageFigures:
-    """Return the times of one slice of a series whose other slices were inspected before."""
-    slices = list(CtSeries(rounds + 1))
-    packed = inspect_dicom(io.BytesIO(slices[0]), "ct", bulk_data_uri=lambda _, span: f"{span.start}").header
-    inspect = [
-        _seconds(lambda data=data: inspect_dicom(io.BytesIO(data), "ct", bulk_data_uri=lambda *_: ""))
-        for data in slices[1:]
-    ]
-    return StageFigures(
-        inspect_seconds=min(inspect),
-        pack_seconds=_fastest(lambda: pack_header(packed), rounds),
-        crc32c_seconds=_fastest(lambda: crc32c(slices[0]), rounds),
+def _measure_slice(bench: Workbench) -> Row:
+    """Return all that is found out about a CT slice of a series whose other slices were read before."""
+    slices = [bench.data.ct_series.instance(number) for number in range(bench.scale.rounds + 1)]
+    ours, floor = bench.compare(
+        lambda number: inspect_dicom(io.BytesIO(slices[number]), "ct", bulk_data_uri=lambda *_: ""),
+        lambda number: crc32c(slices[number]),
+        is_warm=True,
     )
-
-
-def show_headers(rounds: int) -> list[HeaderFigures]:
-    """Measure, and print one line a kind."""
-    print("header to DICOM JSON, against pydicom's dcmread and to_json_dict")
-    figures = measure_headers(rounds)
-    for each in figures:
-        print(
-            f"  {each.kind:<8} {each.files:>3} files   first {each.cold_ratio:4.1f}x"
-            f"   in a series {each.warm_ratio:4.1f}x   fell back {each.fell_back}   only ours {each.only_ours}"
-        )
-    stages = measure_stages(rounds)
-    print(
-        f"  CT slice: inspect {stages.inspect_seconds * 1e3:.2f} ms, pack {stages.pack_seconds * 1e3:.2f} ms,"
-        f" floor (CRC32C) {stages.crc32c_seconds * 1e3:.2f} ms"
-    )
-    return figures
+    return Row("headers", "CT slice, all of its inspection", replace(ours, traffic=None), floor, "its CRC32C")
 
 
 def _modality(data: bytes) -> str:
@@ -130,15 +116,15 @@ def _measure(kind: str, files: Iterable[bytes], rounds: int) -> HeaderFigures:
     count = fell_back = only_ours = 0
     for data in files:
         count += 1
-        fell_back += _calls_pydicom(lambda data=data: _ours(data))
+        fell_back += _calls_pydicom(partial(_ours, data))
         try:
-            taken = _fastest(lambda data=data: _reference(data), rounds)
+            taken = _fastest(partial(_reference, data), rounds)
         except Exception:  # noqa: BLE001  (whatever pydicom raises)
             only_ours += 1
             continue
         reference += taken
-        cold += _fastest(lambda data=data: _ours(data), rounds, before=dump_short_element.cache_clear)
-        warm += _fastest(lambda data=data: _ours(data), rounds)
+        cold += _fastest(partial(_ours, data), rounds, before=dump_short_element.cache_clear)
+        warm += _fastest(partial(_ours, data), rounds)
     return HeaderFigures(kind, count, reference, cold, warm, fell_back, only_ours)
 
 

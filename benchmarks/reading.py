@@ -1,252 +1,159 @@
-"""Reading from a slide and a CT series on the storage server, beside the same bytes as loose objects."""
+"""Reading what is stored: a series' headers, an instance, frames, a volume."""
 
 from __future__ import annotations
 
-import logging
 import random
-import statistics
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from benchmarks.timing import alternate
-from benchmarks.tools import SLIDE_TILES, TOOLS, Cost, Loose, cheapest, counted
-from cloud_optimized_dicom import Datastore
-from cloud_optimized_dicom.storage.base import PARALLEL_READS
-from cloud_optimized_dicom.testing.datasets.series import CtSeries
-from cloud_optimized_dicom.testing.datasets.whole_slides import whole_slide
-from cloud_optimized_dicom.testing.gcs_server import Fault, FaultKind
+from benchmarks.figures import Row, at_most, requests_at_most
+from benchmarks.reference import beside, without_peak
+from benchmarks.registry import benchmark
+from benchmarks.workbench import BUCKET, PARALLEL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
-    from cloud_optimized_dicom import CODObject
-    from cloud_optimized_dicom.series.virtual_file import OffsetTable as OffsetTableShown
-    from cloud_optimized_dicom.testing.datasets.slides import OffsetTable
-    from cloud_optimized_dicom.testing.gcs_server import GcsControl, GcsServer
+    from benchmarks.figures import Goal, Spent
+    from benchmarks.workbench import Work, Workbench
+    from cloud_optimized_dicom import CODObject, Datastore
 
-BUCKET = "reading"
-LATENCY_SECONDS = 0.04
-TABLES: tuple[OffsetTable, ...] = ("basic", "empty", "extended")
-RANDOM_FRAMES, SLICES = 100, 300
-_PART_BYTES = 16 << 20
+_DOCUMENT_BYTES, _RECORD_BYTES = 3000, 1490
+"""What the metadata of a series may take: 0.45 MB for 300 instances."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What a read costs, and its median wall time without and with latency, in seconds."""
-
-    cost: Cost
-    seconds: float
-    seconds_with_latency: float
+def _down(spent: Spent) -> int:
+    return spent.traffic.bytes_down if spent.traffic else 0
 
 
-@dataclass(frozen=True)
-class ToolFigures:
-    """One tool on one slide: through our file, through the one that shows a table, and from a loose object."""
+@benchmark("open", "a series opened for all its headers, and for one instance")
+def measure_open(bench: Workbench) -> Iterator[Row]:
+    """Yield both rows."""
+    store, series = bench.stored(bench.data.ct)
+    name = series.metadata_uri.removeprefix(f"gs://{BUCKET}/")
 
-    tool: str
-    offset_table: str
-    ours: Measured
-    ours_extended: Measured
-    loose: Measured
-    loose_chunk_kib: int
+    def download(_: int) -> bytes:
+        return bytes(bench.blob(name).download_as_bytes())
 
-
-@dataclass(frozen=True)
-class FramesFigures:
-    """Random frames of a slide in one call; round trips are the time that latency adds, in latencies."""
-
-    frames_bytes: int
-    measured: Measured
-    round_trips: float
+    yield _open_headers(bench, store, series, download)
+    yield _open_instance(bench, store, series, download)
 
 
-@dataclass(frozen=True)
-class VolumeFigures:
-    """A volume, and a plain parallel download of the same bytes."""
+def _open_headers(bench: Workbench, store: Datastore, series: CODObject, download: Work) -> Row:
+    def work(_: int) -> None:
+        with bench.reopened(store, series.key) as cod:
+            for instance in cod.get_instances().values():
+                instance.metadata  # noqa: B018 - reading it is the work
 
-    volume: Measured
-    download: Measured
-    ratio: float
-    ratio_with_latency: float
-
-
-@dataclass(frozen=True)
-class ReadingFigures:
-    """All of it."""
-
-    tools: list[ToolFigures]
-    frames: FramesFigures
-    volume: VolumeFigures
-
-
-def measure_reading(server: GcsServer, folder: Path, rounds: int, slices: int = SLICES) -> ReadingFigures:
-    """Return all figures; files are made in `folder`."""
-    logging.getLogger("highdicom").setLevel(logging.ERROR)  # a synthetic slide has no ICC profile
-    server.create_bucket(BUCKET)
-    client = server.client()
-    tools = []
-    for table in TABLES:
-        path = folder / f"{table}.dcm"
-        path.write_bytes(whole_slide(SLIDE_TILES, table))
-        blob = client.bucket(BUCKET).blob(f"{table}.dcm")
-        blob.upload_from_filename(str(path))
-        with _stored(Datastore(f"gs://{BUCKET}/{table}", client), [path]) as series:
-            tools += [_measure_tool(name, table, series, Loose(server, blob), rounds) for name in TOOLS]
-            frames = _measure_frames(server, series, rounds)
-    return ReadingFigures(tools, frames, _measure_volume(server, client, folder, rounds, slices))
-
-
-@contextmanager
-def _stored(store: Datastore, paths: Sequence[Path]) -> Iterator[CODObject]:
-    """Store files of one series and open it."""
-    (key,) = store.ingest(list(paths)).series
-    with store.open(key.study_uid, key.series_uid) as series:
-        yield series
-
-
-def _measure(server: GcsControl, prepare: Callable[[], Callable[[], Any]], rounds: int) -> Measured:
-    """Count one round, then time some without and some with latency; each is prepared for, which is not measured."""
-    work = prepare()
-    with counted(server) as cost:
-        work()
-    plain = _seconds(prepare, rounds)
-    with _latency(server):
-        late = _seconds(prepare, rounds)
-    return Measured(cost(), plain, late)
-
-
-@contextmanager
-def _latency(server: GcsControl) -> Iterator[None]:
-    """Add latency to every request of a block."""
-    server.inject(Fault(FaultKind.LATENCY, times=None, seconds=LATENCY_SECONDS))
-    try:
-        yield
-    finally:
-        server.clear_faults()
-
-
-def _seconds(prepare: Callable[[], Callable[[], Any]], rounds: int) -> float:
-    taken = []
-    for _ in range(rounds):
-        work = prepare()
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
-
-
-def _measure_tool(name: str, table: str, series: CODObject, loose: Loose, rounds: int) -> ToolFigures:
-    tool = TOOLS[name]
-
-    def through_ours(offset_table: OffsetTableShown | None) -> Callable[[], Any]:
-        # A series of its own, so that no round finds what the one before has kept.
-        opened = Datastore(series.store).open(series.key.study_uid, series.key.series_uid)
-        (uid,) = opened.get_instances()
-
-        def work() -> Any:
-            with opened.open_instance(uid, offset_table) as file:
-                return tool(file)
-
-        return work
-
-    chunk = cheapest(loose.costs(tool))
-    if not np.array_equal(loose.open_and_read(tool, chunk), through_ours("extended")()):
-        raise RuntimeError(f"{name} reads other pixels through our file")
-    return ToolFigures(
-        tool=name,
-        offset_table=table,
-        ours=_measure(loose.server, lambda: through_ours(None), rounds),
-        ours_extended=_measure(loose.server, lambda: through_ours("extended"), rounds),
-        loose=_measure(loose.server, lambda: partial(loose.open_and_read, tool, chunk), rounds),
-        loose_chunk_kib=chunk,
+    count = len(series.get_instances())
+    ours, floor = bench.compare(work, download, is_warm=True)
+    goals = (
+        requests_at_most(ours, 1),
+        at_most("time", "CPU seconds", ours.cpu_seconds, 0.1),
+        at_most("bytes", "bytes down", _down(ours), _DOCUMENT_BYTES + _RECORD_BYTES * count),
     )
+    reference, note = beside(bench, "headers", series.key, stored=bench.data.ct)
+    what, floor_is = f"{count} headers", "the metadata downloaded"
+    return Row("open", what, ours, floor, floor_is, goals, without_peak(reference), note=note)
 
 
-def _measure_frames(server: GcsServer, series: CODObject, rounds: int) -> FramesFigures:
-    (uid,) = series.get_instances()
-    wanted = random.Random(1).sample(range(SLIDE_TILES), RANDOM_FRAMES)  # the same ones every time
-    size = sum(map(len, series.read_frames(uid, wanted)))
-    measured = _measure(server, lambda: partial(series.read_frames, uid, wanted), rounds)
-    added = measured.seconds_with_latency - measured.seconds
-    return FramesFigures(size, measured, added / LATENCY_SECONDS)
+def _open_instance(bench: Workbench, store: Datastore, series: CODObject, download: Work) -> Row:
+    uids = list(series.get_instances())
+    uid = uids[len(uids) // 2]
+    record = series.get_instance(uid).record
+    span = (record.start, record.start + record.size - 1) if record else (0, 0)
+    tar = bench.blob(series.tar_uri.removeprefix(f"gs://{BUCKET}/"))
+
+    def work(_: int) -> None:
+        with bench.reopened(store, series.key) as cod, cod.open_instance(uid) as file:
+            file.read()
+
+    def download_both(number: int) -> None:
+        download(number)
+        tar.download_as_bytes(start=span[0], end=span[1], checksum=None)
+
+    ours, floor = bench.compare(work, download_both, is_warm=True)
+    goals = (requests_at_most(ours, 2), at_most("bytes", "bytes down", _down(ours), _down(floor)))
+    reference, note = beside(bench, "instance", series.key, stored=bench.data.ct, uid=uid)
+    floor_is = "the metadata and the instance's byte range downloaded"
+    return Row("open", "1 instance", ours, floor, floor_is, goals, without_peak(reference), note=note)
 
 
-def _measure_volume(server: GcsServer, client: Any, folder: Path, rounds: int, slices: int) -> VolumeFigures:
-    inbox = folder / "volume"
-    inbox.mkdir()
-    for number, data in enumerate(CtSeries(slices)):
-        (inbox / f"{number:05d}.dcm").write_bytes(data)
-    with _stored(Datastore(f"gs://{BUCKET}/volume", client), [inbox]) as series:
-        blob = client.bucket(BUCKET).blob(series.tar_uri.removeprefix(f"gs://{BUCKET}/"))
-        blob.reload()
-        works = (lambda _: series.read_volume(), lambda _: download_parallel(blob))
-        costs = []
-        for work in works:
-            with counted(server) as cost:
-                work(0)
-            costs.append(cost())
-        plain = alternate(*works, rounds)
-        with _latency(server):
-            late = alternate(*works, rounds)
-    volume, download = (
-        Measured(costs[number], plain[number].wall_seconds, late[number].wall_seconds) for number in range(2)
-    )
-    return VolumeFigures(
-        volume,
-        download,
-        volume.seconds / download.seconds,
-        volume.seconds_with_latency / download.seconds_with_latency,
-    )
+@benchmark("frames", "frames of a slide without an offset table, its series open")
+def measure_frames(bench: Workbench) -> Iterator[Row]:
+    """Yield one frame, and many at random without and with latency."""
+    _, series = bench.stored(bench.data.slide("empty"))
+    with series:
+        (uid,) = series.get_instances()
+        wanted = random.Random(1).sample(range(bench.scale.tiles), bench.scale.random_frames)  # the same every time
+        parts = _Parts.of(bench, series, uid, wanted)
+        ours, floor = bench.compare(
+            lambda _: series.read_frames(uid, wanted[:1]), lambda _: parts.read(1), is_warm=True
+        )
+        goals: tuple[Goal, ...] = (
+            requests_at_most(ours, 1),
+            at_most("bytes", "bytes down", _down(ours), parts.lengths[0]),
+        )
+        yield Row("frames", "1 frame", ours, floor, parts.name, goals)
+        plain: Spent | None = None
+        for late in (False, True):
+            with bench.latency() if late else nullcontext():
+                ours, floor = bench.compare(
+                    lambda _: series.read_frames(uid, wanted), lambda _: parts.read(len(wanted)), is_warm=True
+                )
+            share = _down(ours) / sum(parts.lengths)
+            goals = (at_most("share", "x their bytes", share, 1.3),)
+            if plain is not None:
+                trips = (ours.wall_seconds - plain.wall_seconds) / bench.scale.latency_seconds
+                goals = (*goals, at_most("speed", "round trips", trips, 4))
+            plain = ours
+            what = f"{len(wanted)} random frames" + (f", {bench.latency_name}" if late else "")
+            yield Row("frames", what, ours, floor, parts.name, goals)
 
 
-def download_parallel(blob: Any) -> list[bytes]:
-    """Download an object in parts, as many at a time as our reader does."""
-    starts = range(0, blob.size, _PART_BYTES)
+class _Parts:
+    """Frames as byte ranges of the tar, downloaded one by one and many at a time."""
 
-    def part(start: int) -> bytes:
-        end = min(start + _PART_BYTES, blob.size) - 1
-        return bytes(blob.download_as_bytes(start=start, end=end, checksum=None))
+    name = "their byte ranges downloaded one by one, 16 at a time"
 
-    with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        return list(pool.map(part, starts))
+    def __init__(self, blob: Any, spans: Sequence[tuple[int, int]]) -> None:
+        self._blob, self._spans = blob, spans
+        self.lengths = [end - start for start, end in spans]
+
+    @classmethod
+    def of(cls, bench: Workbench, series: CODObject, uid: str, frames: Sequence[int]) -> _Parts:
+        record = series.get_instance(uid).record
+        if record is None or record.frame_table is None:
+            raise RuntimeError("the slide has no frame table")
+        spans = [record.frame_table.span(frame) for frame in frames]
+        places = [(record.start + span.start, record.start + span.stop) for span in spans]
+        return cls(bench.blob(series.tar_uri.removeprefix(f"gs://{BUCKET}/")), places)
+
+    def read(self, count: int) -> list[bytes]:
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            return list(pool.map(self._read, self._spans[:count]))
+
+    def _read(self, span: tuple[int, int]) -> bytes:
+        return bytes(self._blob.download_as_bytes(start=span[0], end=span[1] - 1, checksum=None))
 
 
-# -- print
+@benchmark("volume", "a series as one array, beside a parallel download of its tar")
+def measure_volume(bench: Workbench) -> Iterator[Row]:
+    """Yield a row without and one with latency."""
+    _, series = bench.stored(bench.data.ct)
+    with series:
+        blob = bench.object_of(series.tar_uri)
+        for late in (False, True):
+            with bench.latency() if late else nullcontext():
+                ours, floor = bench.compare(
+                    lambda _: series.read_volume(), partial(_download, bench, blob), bench.scale.heavy_rounds,
+                    is_warm=True,
+                )  # fmt: skip
+            what = bench.data.ct.name + (f", {bench.latency_name}" if late else "")
+            yield Row("volume", what, ours, floor, "the tar downloaded in parallel parts")
 
 
-def show_reading(figures: ReadingFigures) -> None:
-    """Print the figures, times as ratios."""
-    print("tools on a slide of 2000 tiles, after it is open; time over that of the loose object at its best chunk size")
-    print("  tool       table     read from            requests        bytes   time   at 40 ms")
-    for row in figures.tools:
-        loose = (f"loose, {row.loose_chunk_kib} KiB chunks", row.loose)
-        for label, measured in (("ours", row.ours), ("ours, extended", row.ours_extended), loose):
-            ratios = (
-                measured.seconds / row.loose.seconds,
-                measured.seconds_with_latency / row.loose.seconds_with_latency,
-            )
-            print(
-                f"  {row.tool:<10} {row.offset_table:<9} {label:<22} {measured.cost.requests:>6}"
-                f" {measured.cost.bytes_down:>12}  {ratios[0]:5.2f}      {ratios[1]:5.2f}"
-            )
-    frames, volume = figures.frames, figures.volume
-    print(f"{RANDOM_FRAMES} random frames of {SLIDE_TILES}, one call")
-    print(
-        f"  {frames.measured.cost.requests} requests, {frames.measured.cost.bytes_down} bytes"
-        f" ({frames.measured.cost.bytes_down / frames.frames_bytes:.2f} of the frames'),"
-        f" latency of 40 ms adds {frames.round_trips:.1f} round trips"
-    )
-    print("volume against a plain parallel download of the tar")
-    print(
-        f"  {volume.volume.cost.requests} and {volume.download.cost.requests} requests,"
-        f" {volume.volume.cost.bytes_down} and {volume.download.cost.bytes_down} bytes,"
-        f" time {volume.ratio:.2f}, at 40 ms {volume.ratio_with_latency:.2f}"
-    )
+def _download(bench: Workbench, blob: Any, _: int) -> None:
+    bench.download_parts(blob)

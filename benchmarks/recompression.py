@@ -1,107 +1,95 @@
-"""Lossless recompression of a CT series, each target against its codec alone on every core.
-
-The floor encodes and decodes the same pixels in as many processes, with no file read or written.  ``reference`` is one
-process that encodes with JPEG 2000 and checks nothing: what the format's first library spends most of its ingest on.
-"""
+"""Ingest with lossless recompression, each target beside its codec alone on every processor."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import os
-import tempfile
+import multiprocessing
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from benchmarks.figures import Goal, Row, Spent, at_least
+from benchmarks.reference import beside, new_files, without_peak
+from benchmarks.registry import benchmark
+from benchmarks.workbench import ingest, processors
 from cloud_optimized_dicom.dicom.transcode.codecs import CODECS
 from cloud_optimized_dicom.dicom.transcode.model import PixelFormat, Target
-from cloud_optimized_dicom.dicom.transcode.transcoder import Transcoder
-from cloud_optimized_dicom.processes.pool import WorkerPool
-from cloud_optimized_dicom.testing.datasets.series import CtSeries
+from cloud_optimized_dicom.uids import SeriesKey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from benchmarks.workbench import Workbench
+    from cloud_optimized_dicom.testing.datasets.series import CtSeries
 
 _BATCH = 8
+_ALONE = "one process that encodes JPEG 2000 and checks nothing"
 
 
-@dataclass(frozen=True)
-class RecompressionFigures:
-    """Seconds and sizes of one target."""
+@benchmark("recompress", "a CT series from disk, recompressed without loss, beside its codec on every processor")
+def measure_recompression(bench: Workbench) -> Iterator[Row]:
+    """Yield a row for every target.
 
-    target: str
-    instances: int
-    wall_seconds: float
-    floor_seconds: float
-    reference_ratio: float
-    input_bytes: int
-    output_bytes: int
+    Notes
+    -----
+    The floor encodes and decodes the same pixels in as many processes, with no file read or written.  The reference is,
+    where the published library was not asked for, what it spends most of its ingest on.
+    """
+    files, series = bench.data.ct, bench.data.ct_series
+    key = SeriesKey(series.uids.study, series.uids.series)
+    uris = [str(path) for path in files.paths]
+    reference, note = beside(bench, "ingest", key, **new_files(uris, compress=True))
+    reference_is = Row.reference_is
+    if reference is None:
+        reference, reference_is = _encode_alone(series, len(uris)), _ALONE
+    for target in bench.scale.targets:
+        saved: list[int] = []
+        times: list[float] = []
+
+        def work(_: int, target: Target = target, saved: list[int] = saved) -> None:
+            report = ingest(bench.datastore(bench.place()), [str(files.folder)], len(uris), compress=target.value)
+            saved.append(report.saved_bytes)
+
+        def floor(_: int, target: Target = target, times: list[float] = times) -> None:
+            times.append(_floor(series, len(uris), target))
+
+        ours, _ = bench.compare(work, floor, 1)
+        share = 1 - saved[-1] / files.size_bytes
+        size = f"{share:.2f} of the bytes are stored"
+        yield Row(
+            *("recompress", f"{files.name} to {target.value}", ours, Spent(times[-1], 0), "the codec alone"),
+            goals=_goals(target, ours, reference),
+            reference=without_peak(reference),
+            reference_is=reference_is,
+            note=f"{size}; {note}".removesuffix("; "),
+        )
 
 
-def encode_batch(target: Target, numbers: Sequence[int], series: CtSeries, *, check: bool = True) -> int:
-    """Encode some instances' pixels and decode them again; return the encoded bytes."""
-    image = pixel_format(series, target)
+def _goals(target: Target, ours: Spent, reference: Spent) -> tuple[Goal, ...]:
+    if target is Target.HTJ2K:
+        return (at_least("speed", "x reference", reference.wall_seconds / ours.wall_seconds, 8),)
+    if target is Target.JPEG2000:
+        return (at_least("share", "processors busy", ours.cpu_seconds / ours.wall_seconds / processors(), 0.8),)
+    return ()
+
+
+def _encode_alone(series: CtSeries, instances: int) -> Spent:
+    """Return the seconds of one process that encodes JPEG 2000, the making of the pixels left out."""
+    numbers = range(instances)
+    seconds = _seconds(partial(encode_batch, Target.JPEG2000, numbers, series, check=False))
+    seconds -= _seconds(partial(make_pixels, Target.JPEG2000, numbers, series))
+    return Spent(seconds, seconds)
+
+
+def encode_batch(target: Target, numbers: Sequence[int], series: CtSeries, *, check: bool = True) -> None:
+    """Encode some instances' pixels and decode them again."""
+    image = _pixel_format(series, target)
     codec = CODECS[target]
-    total = 0
     for number in numbers:
         encoded = codec.encode(series.pixels(number), image)
         if check:
             codec.decode(encoded, image)
-        total += len(encoded)
-    return total
-
-
-def pixel_format(series: CtSeries, target: Target) -> PixelFormat:
-    """Return the format of the series' frames in a target's transfer syntax."""
-    plain = PixelFormat(
-        *(series.rows, series.columns, 1, 16, 12, 11), is_signed=False, planar_configuration=None,
-        photometric_interpretation="MONOCHROME2", number_of_frames=1, transfer_syntax_uid="",
-    )  # fmt: skip
-    return replace(plain, transfer_syntax_uid=target.transfer_syntax_uid)
-
-
-def measure_reference(series: CtSeries) -> float:
-    """Return the seconds of one process that encodes JPEG 2000, the making of the pixels left out."""
-    return _seconds(partial(encode_batch, Target.JPEG2000, range(series.instances), series, check=False)) - _seconds(
-        lambda: [series.pixels(number) for number in range(series.instances)]
-    )
-
-
-def measure(paths: Sequence[Path], series: CtSeries, target: Target, reference: float) -> RecompressionFigures:
-    """Return the figures of one target."""
-    workers = os.cpu_count() or 1
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Transcoder() as transcoder,
-        ThreadPoolExecutor(2 * workers) as threads,
-    ):
-
-        def work(path: Path) -> Any:
-            return transcoder.transcode(path, target, folder, bulk_data_uri=lambda _, span: f"{span.start}")
-
-        list(threads.map(work, paths[: 2 * workers]))  # starts the processes
-        outcomes: list[Any] = []
-        wall = _seconds(lambda: outcomes.extend(threads.map(work, paths)))
-    saved = sum(outcome.saved_bytes for outcome in outcomes)
-    size = sum(path.stat().st_size for path in paths)
-    floor = _measure_floor(series, target, workers)
-    return RecompressionFigures(target.value, len(paths), wall, floor, reference / wall, size, size - saved)
-
-
-def _measure_floor(series: CtSeries, target: Target, workers: int) -> float:
-    batches = [range(start, min(start + _BATCH, series.instances)) for start in range(0, series.instances, _BATCH)]
-    with WorkerPool(workers) as pool:
-
-        def run(function: Callable[..., object], *arguments: object) -> None:
-            for future in [pool.submit(function, *arguments, batch, series) for batch in batches]:
-                future.result()
-
-        run(make_pixels, target)
-        return _seconds(partial(run, encode_batch, target)) - _seconds(partial(run, make_pixels, target))
 
 
 def make_pixels(target: Target, numbers: Sequence[int], series: CtSeries) -> None:
@@ -111,37 +99,30 @@ def make_pixels(target: Target, numbers: Sequence[int], series: CtSeries) -> Non
         series.pixels(number)
 
 
+def _pixel_format(series: CtSeries, target: Target) -> PixelFormat:
+    """Return the format of the series' frames in a target's transfer syntax."""
+    plain = PixelFormat(
+        *(series.rows, series.columns, 1, 16, 12, 11), is_signed=False, planar_configuration=None,
+        photometric_interpretation="MONOCHROME2", number_of_frames=1, transfer_syntax_uid="",
+    )  # fmt: skip
+    return replace(plain, transfer_syntax_uid=target.transfer_syntax_uid)
+
+
+def _floor(series: CtSeries, instances: int, target: Target) -> float:
+    batches = [range(start, min(start + _BATCH, instances)) for start in range(0, instances, _BATCH)]
+    workers = min(processors(), len(batches))
+    context = multiprocessing.get_context("spawn")  # this process has threads
+    with ProcessPoolExecutor(workers, context) as pool:
+
+        def run(function: Callable[..., object]) -> None:
+            for future in [pool.submit(function, target, batch, series) for batch in batches]:
+                future.result()
+
+        run(make_pixels)  # starts the processes
+        return _seconds(partial(run, encode_batch)) - _seconds(partial(run, make_pixels))
+
+
 def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def run(instances: int) -> list[RecompressionFigures]:
-    """Return the figures of every target."""
-    series = CtSeries(instances)
-    with tempfile.TemporaryDirectory(prefix="cod-bench-") as folder:
-        paths = []
-        for number, data in enumerate(series):
-            path = Path(folder) / f"{number:05d}.dcm"
-            path.write_bytes(data)
-            paths.append(path)
-        reference = measure_reference(series)
-        print(f"reference (JPEG 2000, one process, unchecked): {reference:.1f} s")
-        return [measure(paths, series, target, reference) for target in Target]
-
-
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recompression", description=__doc__)
-    parser.add_argument("--instances", type=int, default=300, help="of 512 x 512 pixels (default: 300)")
-    for figures in run(parser.parse_args().instances):
-        print(f"{figures.target:<9} wall {figures.wall_seconds:6.2f} s   floor {figures.floor_seconds:6.2f} s"
-              f"   ratio {figures.wall_seconds / figures.floor_seconds:.2f}"
-              f"   reference/wall {figures.reference_ratio:.1f}"
-              f"   size {figures.output_bytes / figures.input_bytes:.2f}")  # fmt: skip
-
-
-if __name__ == "__main__":
-    # Workers import the functions that they call, which nobody can from the main module.
-    importlib.import_module("benchmarks.recompression").main()

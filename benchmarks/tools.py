@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
-from pydicom.pixels import iter_pixels
+from pydicom.pixels.utils import iter_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,18 @@ class Region(NamedTuple):
     size: int
 
 
-REGION = Region(3000, 5000, 600)
+class View(NamedTuple):
+    """What tools take from a slide: a region of its total pixel matrix, or frames."""
+
+    region: Region
+    frames: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tiles: int) -> View:
+        """Return three neighbours and one frame far from them, and a region of a few tiles."""
+        if tiles < SLIDE_TILES:
+            return cls(Region(200, 300, 400), (tiles // 3, tiles // 3 + 1, tiles // 3 + 2, tiles - 1))
+        return cls(Region(3000, 5000, 600), (900, 901, 902, 1400))
 
 
 class Cost(NamedTuple):
@@ -47,40 +59,47 @@ class Cost(NamedTuple):
 # -- tools: each reads from an open file and returns pixels
 
 
-def read_highdicom(file: BinaryIO) -> Any:
+def read_highdicom(file: BinaryIO, view: View) -> Any:
     """Take a region of the total pixel matrix with highdicom."""
+    region = view.region
     import highdicom  # noqa: PLC0415 - loads for a second
 
     image = highdicom.imread(file, lazy_frame_retrieval=True)
     return image.get_total_pixel_matrix(
-        row_start=REGION.top + 1,
-        row_end=REGION.top + REGION.size + 1,
-        column_start=REGION.left + 1,
-        column_end=REGION.left + REGION.size + 1,
+        row_start=region.top + 1,
+        row_end=region.top + region.size + 1,
+        column_start=region.left + 1,
+        column_end=region.left + region.size + 1,
         apply_icc_profile=False,
     )
 
 
-def read_wsidicom(file: BinaryIO) -> Any:
+def read_wsidicom(file: BinaryIO, view: View) -> Any:
     """Take the same region with wsidicom; `WsiDicom.open` takes paths only, this is what it does with an open file."""
     from upath import UPath  # noqa: PLC0415 - loads for a second
     from wsidicom import WsiDicom  # noqa: PLC0415
     from wsidicom.file.io.wsidicom_io import WsiDicomReadIO  # noqa: PLC0415
     from wsidicom.file.wsidicom_file_source import WsiDicomFileSource  # noqa: PLC0415
 
+    region = view.region
     source = WsiDicomFileSource([WsiDicomReadIO(file, UPath("memory://slide.dcm"))])
     slide = WsiDicom(source)
-    return np.asarray(slide.read_region((REGION.left, REGION.top), 0, (REGION.size, REGION.size)))
+    return np.asarray(slide.read_region((region.left, region.top), 0, (region.size, region.size)))
 
 
-def read_pydicom(file: BinaryIO) -> Any:
-    """Take three neighbours and one frame far from them with pydicom."""
-    return np.stack(list(iter_pixels(file, indices=[900, 901, 902, 1400])))
+def read_pydicom(file: BinaryIO, view: View) -> Any:
+    """Take frames with pydicom."""
+    return np.stack(list(iter_pixels(file, indices=list(view.frames))))
 
 
-TOOLS: Mapping[str, Callable[[BinaryIO], Any]] = MappingProxyType(
-    {"highdicom": read_highdicom, "wsidicom": read_wsidicom, "pydicom": read_pydicom}
-)
+def tools_for(tiles: int) -> Mapping[str, Callable[[BinaryIO], Any]]:
+    """Return the tools by name, each to be called with an open slide of so many tiles."""
+    view = View.of(tiles)
+    readers = {"highdicom": read_highdicom, "wsidicom": read_wsidicom, "pydicom": read_pydicom}
+    return MappingProxyType({name: partial(reader, view=view) for name, reader in readers.items()})
+
+
+TOOLS = tools_for(SLIDE_TILES)
 
 
 # -- what it costs

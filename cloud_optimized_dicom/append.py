@@ -124,6 +124,7 @@ class Appender:
         self._key = transaction.series.key
         self._hashed = transaction.base.document.hashed_uids
         self._staged: dict[str, NewMember] = {}
+        self._duplicates: list[tuple[str, str]] = []
 
     def append(self, instances: Iterable[Instance], options: AppendOptions) -> AppendResult:
         """Stage what is new.
@@ -152,8 +153,9 @@ class Appender:
         for member in self._staged.values():
             self._transaction.add(member)
         self._staged.clear()
-        for instance in result.conflict:
-            self._note_conflict(instance)
+        for uid, path in self._duplicates:
+            self._transaction.add_duplicate_path(uid, path)
+        self._duplicates.clear()
         return result
 
     def _job(self, instance: Instance, options: AppendOptions) -> Job | None:
@@ -186,6 +188,8 @@ class Appender:
             self._stage(instance, prepared, uid)
         else:
             prepared.discard()
+        if outcome == "conflict":
+            self._note_conflict(instance, uid)
         self._done(instance, outcome, facts)
         return outcome
 
@@ -201,7 +205,8 @@ class Appender:
     def _hinted_record(self, instance: Instance) -> InstanceRecord | None:
         if instance.hints.instance_uid is None or instance.hints.crc32c is None:
             return None
-        return self._find(instance.get_instance_uid(self._hashed, trust_hints_if_available=True))
+        # Not what is staged: files are read ahead, so whether it is by now is a matter of luck.
+        return self._transaction.find(instance.get_instance_uid(self._hashed, trust_hints_if_available=True))
 
     def _find(self, uid: str) -> InstanceRecord | None:
         if uid in self._staged:
@@ -305,12 +310,11 @@ class Appender:
             self._staged.clear()
             raise ValueError(f"the series would hold {total} bytes, more than max_series_size allows")
 
-    def _note_conflict(self, instance: Instance) -> None:
+    def _note_conflict(self, instance: Instance, uid: str) -> None:
         """Remember where a differing duplicate is, if it will still be there later: not for local files."""
-        if "://" in instance.original_path and not instance.original_path.startswith(("file://", "/")):
-            uid = instance.get_instance_uid(self._hashed)
-            if uid in self._transaction.base.document.instances:
-                self._transaction.add_duplicate_path(uid, instance.original_path)
+        stays = "://" in instance.original_path and not instance.original_path.startswith(("file://", "/"))
+        if stays and uid in self._transaction.base.document.instances:
+            self._duplicates.append((uid, instance.original_path))
 
 
 def reason_of(error: Exception) -> str:

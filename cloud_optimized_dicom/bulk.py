@@ -7,25 +7,30 @@ temporary copy: so each file is fetched once, and neither memory nor disk grows 
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-from cloud_optimized_dicom.append import CONFLICT_REASON, Appender, AppendOptions, AppendResult, reason_of
+from cloud_optimized_dicom.append import Appender, AppendOptions, AppendResult, reason_of
 from cloud_optimized_dicom.errors import CODError
-from cloud_optimized_dicom.events import FileDone, IngestPlanned, InstanceRecompressed, Outcome, emit
+from cloud_optimized_dicom.events import FileDone, IngestPlanned, InstanceRecompressed, emit
+from cloud_optimized_dicom.fates import Fate, outcomes_of
 from cloud_optimized_dicom.ingest.archives import SourceFailure
+from cloud_optimized_dicom.ingest.hooks import NotFiles, OneAtATime
 from cloud_optimized_dicom.ingest.plan import known_by_hints, plan_instance
-from cloud_optimized_dicom.ingest.report import FileResult, IngestReport
+from cloud_optimized_dicom.ingest.report import FileResult, IngestReport, is_retryable
 from cloud_optimized_dicom.ingest.sources import iter_sources, source_of
-from cloud_optimized_dicom.ingest.workshop import Job, Prepared, Workshop
+from cloud_optimized_dicom.ingest.workshop import Item, Job, Prepared, Workshop
 from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.lock.lease import LockOptions
 from cloud_optimized_dicom.series.look import Look
+from cloud_optimized_dicom.series.maintenance import recover_series
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.series.transaction import Transaction, TransactionOptions
 from cloud_optimized_dicom.uids import SeriesKey, member_name
@@ -46,12 +51,14 @@ SERIES_AT_ONCE = 8
 """How many series are written at a time."""
 
 HELD_BYTES = 4 << 30
-"""How much may be held of files that are not written yet: mostly copies of remote files, on disk."""
+"""How much room the copies of remote files may take that are not stored yet."""
 
 HELD_RECORD_BYTES = 256 << 20
-"""The same for what is held in memory."""
+"""The same for what is kept in memory of files that are not stored yet."""
 
-_LISTED_AHEAD = 100_000  # sources that are known before the first of them is read, so that progress has an end
+_INSTANCE_BYTES = 2048  # what an instance takes of which nothing is known but its hints
+_UNKNOWN_BYTES = 1 << 20  # what a remote file is taken for whose size nobody told
+_LISTED_AHEAD = 20_000  # sources that are known before the first of them is read, so that progress has an end
 
 
 @dataclass(frozen=True)
@@ -64,14 +71,21 @@ class BulkOptions:
         How each series is appended to.
     wait_seconds
         How long to wait for a series that another writer holds.
+    tar_storage_class
+        Of new tars; None: the bucket's default.
     held_bytes, held_record_bytes
-        How much may be held, on disk and in memory, before series are written.
+        How much may be held, on disk and in memory, of files that are not stored yet: half of it is gathered while the
+        other half is written.  Files that are read ahead come on top, up to half a gigabyte of them.
+    lease_seconds
+        How long others respect our lock of a series once we have died.
     """
 
     append: AppendOptions = field(default_factory=AppendOptions)
     wait_seconds: float = 0
+    tar_storage_class: str | None = None
     held_bytes: int = HELD_BYTES
     held_record_bytes: int = HELD_RECORD_BYTES
+    lease_seconds: float = LockOptions.lease_seconds
 
 
 def iter_instances(
@@ -80,10 +94,14 @@ def iter_instances(
     """Yield an instance for every file that the arguments name; `directory` takes what has to be unpacked."""
     stores: dict[str, ObjectStore] = {}
     opener = partial(_opened, client, stores)
+    given: WeakValueDictionary[int, Instance] = WeakValueDictionary()
     for source in sources:
         if isinstance(source, Instance):
-            source.open_by(opener)
-            yield source
+            # One that is given twice is two files of one name: each has a fate, and a copy, of its own.
+            instance = copy.copy(source) if given.get(id(source)) is source else source
+            given[id(source)] = source
+            instance.open_by(opener)
+            yield instance
             continue
         if isinstance(source, SourceFailure):
             yield source
@@ -107,9 +125,16 @@ class _Held:
     def add(self, key: SeriesKey, place: int, instance: Instance) -> None:
         self.groups.setdefault(key, []).append((place, instance))
         prepared = instance.prepared
+        self.in_memory += _INSTANCE_BYTES
         if prepared is not None:
             self.in_memory += prepared.record_bytes
             self.on_disk += prepared.copy_bytes
+        elif "://" in instance.dicom_uri:  # it is copied while its series is written, if its hints do not spare that
+            self.on_disk += _UNKNOWN_BYTES if instance.known_size is None else instance.known_size
+
+    def exceeds(self, options: BulkOptions) -> bool:
+        """Return whether it is time to write: at half of what may be held, for as much is being written meanwhile."""
+        return 2 * self.on_disk > options.held_bytes or 2 * self.in_memory > options.held_record_bytes
 
 
 class BulkIngest:
@@ -129,10 +154,11 @@ class BulkIngest:
         self._store, self._workshop, self._options = store, workshop, options
         self._recompressions: Counter[str] = Counter()
         self._saved_bytes = 0
-        self._hooks = [_OneAtATime([self._count, *hooks])]
+        self._hooks = [OneAtATime([self._count, *hooks])]
         self._results: list[FileResult | None] = []
         self._last: dict[SeriesKey, Future[None]] = {}
         self._locks: set[SeriesLock] = set()
+        self._writing, self._changed = 0, threading.Condition()
 
     def run(self, instances: Iterable[Instance | SourceFailure]) -> IngestReport:
         """Store every instance, each in its series; one bad file or series never stops the others."""
@@ -142,6 +168,8 @@ class BulkIngest:
             except BaseException:
                 self._stop()
                 pool.shutdown(cancel_futures=True)  # waits: what is being committed is committed, nothing else is
+                with self._changed:  # a thread that was interrupted in its birth is one that the pool knows nothing of
+                    self._changed.wait_for(lambda: not self._writing)
                 raise
         files = tuple(result for result in self._results if result is not None)
         return IngestReport(files, dict(self._recompressions), self._saved_bytes)
@@ -163,7 +191,7 @@ class BulkIngest:
                 continue
             if isinstance(item, Instance):
                 held.add(key, place, item)
-            if held.on_disk > self._options.held_bytes or held.in_memory > self._options.held_record_bytes:
+            if held.exceeds(self._options):
                 self._write(held, pool)
                 held = _Held()
         self._write(held, pool)
@@ -172,7 +200,7 @@ class BulkIngest:
 
     def _announced(self, instances: Iterable[Instance | SourceFailure]) -> Iterator[Instance | SourceFailure]:
         """Pass the files on, saying how many there are before the first is read, and when these are all."""
-        known: list[Instance | SourceFailure] = []
+        known: deque[Instance | SourceFailure] = deque()
         files = size = 0
         for instance in instances:
             known.append(instance)
@@ -180,10 +208,9 @@ class BulkIngest:
             size += _size_of(instance)
             if len(known) == _LISTED_AHEAD:
                 emit(self._hooks, IngestPlanned(files, size, complete=False))
-                yield from known
-                known.clear()
+                yield from _drained(known)
         emit(self._hooks, IngestPlanned(files, size, complete=True))
-        yield from known
+        yield from _drained(known)
 
     def _stop(self) -> None:
         """Let every series that is not decided yet be given up."""
@@ -206,6 +233,9 @@ class BulkIngest:
     def _key(self, item: Instance | SourceFailure, prepared: Prepared | Exception | None) -> SeriesKey:
         if isinstance(prepared, Exception):
             raise prepared
+        if isinstance(item, Instance) and item.uid_hash_func is not None:
+            # Under its own UIDs it would be found by those that the hash is to hide.
+            raise _SourceError("has a uid_hash_func: append it to a series that is opened with hashed_uids")
         if isinstance(item, SourceFailure):
             raise _SourceError(item.reason)
         if prepared is None:
@@ -227,24 +257,36 @@ class BulkIngest:
         if len(held.groups) == 1:  # nothing to do beside it, and here Ctrl-C ends even a request that is under way
             self._write_series(*held.groups.popitem())
             return
-        self._last = {key: pool.submit(self._write_series, key, members) for key, members in held.groups.items()}
+        self._last = {key: pool.submit(self._write_beside, key, members) for key, members in held.groups.items()}
+
+    def _write_beside(self, key: SeriesKey, members: Sequence[tuple[int, Instance]]) -> None:
+        with self._changed:
+            self._workshop.check()
+            self._writing += 1
+        try:
+            self._write_series(key, members)
+        finally:
+            with self._changed:
+                self._writing -= 1
+                self._changed.notify_all()
 
     def _write_series(self, key: SeriesKey, members: Sequence[tuple[int, Instance]]) -> None:
-        outcomes: dict[int, tuple[Outcome, str | None]] = {}
+        outcomes: dict[int, Fate] = {}
         unknown = [instance for _, instance in members]
         try:
             look = Look.at(self._store, key)
             document = look.document.document if look.document is not None else None
             unknown = [instance for instance in unknown if not self._is_stored(instance, document)]
+            if not unknown and look.has_leftovers(key):
+                # A dead writer's; one that lives is let be.
+                recover_series(self._store, key, lease_seconds=self._options.lease_seconds)
             if unknown:
-                outcomes = _outcomes(self._append(key, look, unknown))
+                outcomes = outcomes_of(self._append(key, look, unknown), unknown)
         except (CODError, OSError, ValueError) as error:
             self._workshop.check()  # a lock that we gave up ourselves is no error of the files
-            outcomes = {id(instance): ("error", reason_of(error)) for instance in unknown}
+            outcomes = {id(instance): Fate.of(error) for instance in unknown}
         for place, instance in members:
-            # What nobody speaks of was stored before, or came twice in this very batch.
-            outcome, reason = outcomes.get(id(instance), ("same", None))
-            self._done(place, instance, key, outcome, reason)
+            self._done(place, instance, key, outcomes.get(id(instance), Fate("same")))
 
     def _is_stored(self, instance: Instance, document: SeriesDocument | None) -> bool:
         """Return whether an instance is in a document, by its hints or by what was measured."""
@@ -257,8 +299,10 @@ class BulkIngest:
         return uid is not None and known_by_hints(instance.hints, document.find(uid))
 
     def _append(self, key: SeriesKey, look: Look, instances: Sequence[Instance]) -> AppendResult:
-        waiting = LockOptions(wait_seconds=self._options.wait_seconds, pause=self._workshop.pause)
-        transaction = Transaction.begin(self._store, key, TransactionOptions(lock=waiting), look)
+        options = self._options
+        lock = LockOptions(options.lease_seconds, options.wait_seconds, pause=self._workshop.pause)
+        writing = TransactionOptions(lock=lock, tar_storage_class=options.tar_storage_class)
+        transaction = Transaction.begin(self._store, key, writing, look)
         with self._stoppable(transaction):
             result = self._staged(transaction, instances)
             transaction.commit(self._hooks)
@@ -282,7 +326,7 @@ class BulkIngest:
             version = base.metadata.version if base.metadata is not None else None
             key = transaction.series.key
             reader = None if version is None else SeriesReader(self._store, key, base.document, version)
-            appender = Appender(transaction, reader, self._workshop, [_NotFiles(self._hooks)])
+            appender = Appender(transaction, reader, self._workshop, [NotFiles(self._hooks)])
             result = appender.append(instances, self._options.append)
             self._workshop.check()
         except BaseException:
@@ -294,15 +338,18 @@ class BulkIngest:
 
     def _failed(self, place: int, item: Instance | SourceFailure, error: Exception) -> None:
         uri = item.uri if isinstance(item, SourceFailure) else item.original_path
-        self._finish(place, FileResult(uri, "error", reason=reason_of(error)))
+        self._finish(place, FileResult(uri, "error", reason=reason_of(error), retryable=is_retryable(error)))
 
-    def _done(self, place: int, instance: Instance, key: SeriesKey, outcome: Outcome, reason: str | None) -> None:
+    def _done(self, place: int, instance: Instance, key: SeriesKey, fate: Fate) -> None:
         """Account for a file whose fate is known, and delete its copy."""
         prepared, instance.prepared = instance.prepared, None
         facts = prepared.facts if prepared is not None else instance.hints
         if prepared is not None:
             prepared.discard()
-        result = FileResult(instance.original_path, outcome, key, facts.instance_uid, facts.size or 0, reason)
+        result = FileResult(
+            *(instance.original_path, fate.outcome, key, facts.instance_uid, facts.size or 0),
+            *(fate.reason, fate.retryable),
+        )
         self._finish(place, result)
 
     def _finish(self, place: int, result: FileResult) -> None:
@@ -319,28 +366,6 @@ class _SourceError(ValueError):
     """A file that could not be read, with the reason."""
 
 
-class _OneAtATime:
-    """Hooks that are called from several threads, one call at a time."""
-
-    def __init__(self, hooks: Sequence[Hook]) -> None:
-        self._hooks, self._mutex = tuple(hooks), threading.Lock()
-
-    def __call__(self, event: Event, /) -> None:
-        with self._mutex:
-            emit(self._hooks, event)
-
-
-class _NotFiles:
-    """Passes on all events but those of single files, which are told once their series is committed."""
-
-    def __init__(self, hooks: Sequence[Hook]) -> None:
-        self._hooks = hooks
-
-    def __call__(self, event: Event, /) -> None:
-        if not isinstance(event, FileDone):
-            emit(self._hooks, event)
-
-
 def _hinted_key(instance: Instance) -> SeriesKey | None:
     hints = instance.hints
     if instance.prepared is not None or hints.study_uid is None or hints.series_uid is None:
@@ -352,8 +377,7 @@ def _size_of(item: Instance | SourceFailure) -> int:
     return 0 if isinstance(item, SourceFailure) else item.known_size or 0
 
 
-def _outcomes(result: AppendResult) -> dict[int, tuple[Outcome, str | None]]:
-    outcomes: dict[int, tuple[Outcome, str | None]] = {id(instance): ("new", None) for instance in result.new}
-    outcomes |= {id(instance): ("conflict", CONFLICT_REASON) for instance in result.conflict}
-    outcomes |= {id(instance): ("error", reason_of(error)) for instance, error in result.errors}
-    return outcomes
+def _drained(items: deque[Item]) -> Iterator[Item]:
+    """Yield and forget: what became of an instance, its header too, must not be held on to."""
+    while items:
+        yield items.popleft()

@@ -15,7 +15,9 @@ from cloud_optimized_dicom.ingest.workshop import Workshop
 from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.lock.lease import LockOptions
 from cloud_optimized_dicom.series.commit import Series, quarantine
+from cloud_optimized_dicom.series.frames import FrameReader
 from cloud_optimized_dicom.series.reader import SeriesReader
+from cloud_optimized_dicom.series.staged_reads import StagedReader
 from cloud_optimized_dicom.series.transaction import Transaction, TransactionOptions
 from cloud_optimized_dicom.series_view import SeriesView
 from cloud_optimized_dicom.storage.urls import open_store
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.events import Hook
     from cloud_optimized_dicom.format.metadata.document import SeriesDocument
     from cloud_optimized_dicom.model import InstanceRecord
+    from cloud_optimized_dicom.series.staged_reads import InstanceReader
     from cloud_optimized_dicom.storage.base import ObjectStore
+    from cloud_optimized_dicom.thumbnail.access import Thumbnails
 
 Mode = Literal["r", "w", "a"]
 
@@ -66,6 +70,9 @@ class CODObject(SeriesView):
         How long others respect our lock when we do not renew it any more.
     wait_seconds
         How long to wait for another writer.
+    legacy_index
+        Whether older readers find the index.sqlite that they need before they open a series: True: it is written;
+        False: one that is there is dropped; None: one that is there is kept up to date.
     tar_storage_class
         ``"NEARLINE"``, ``"ARCHIVE"`` ... for a tar that is made or written anew; one that is appended to keeps its own.
         None: that of the tar before it, or the bucket's default.  Stores without storage classes ignore it.
@@ -102,6 +109,7 @@ class CODObject(SeriesView):
         *,
         lease_seconds: float = 120,
         wait_seconds: float = 0,
+        legacy_index: bool | None = None,
         tar_storage_class: str | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
@@ -120,6 +128,7 @@ class CODObject(SeriesView):
             locked=sync_on_exit,
             lock=LockOptions(lease_seconds, wait_seconds, empty_lock_override_age),
             tar_storage_class=tar_storage_class,
+            legacy_index=legacy_index,
         )
         self._transaction: Transaction | None = None
         self._reader: SeriesReader | None = None
@@ -216,6 +225,19 @@ class CODObject(SeriesView):
         self._reader = SeriesReader(self.store, self.key, base.document, base.metadata.version)
         return self._reader
 
+    def _thumbnails(self) -> Thumbnails:
+        from cloud_optimized_dicom.thumbnail.access import Thumbnails  # noqa: PLC0415 - loads codecs
+
+        transaction = self._transaction
+        reader: InstanceReader
+        if transaction is None:
+            reader = self._open_reader()
+        else:
+            reader = StagedReader(self._stored_reader(), transaction.new, self.tar_uri)
+        keep = transaction.set_thumbnail if transaction is not None else None
+        self._drawn = Thumbnails(Series(self.store, self.key), self._document, FrameReader(reader), keep, self._drawn)
+        return self._drawn
+
     @property
     def _document(self) -> SeriesDocument:
         return self._transaction.document if self._transaction is not None else self._open_reader().document
@@ -305,6 +327,17 @@ class CODObject(SeriesView):
         if missing:
             raise InstanceNotFoundError(min(missing), self.datastore_series_uri)
         transaction.remove(uid for uid in transaction.document.instances if uid not in keep)
+
+    def seal(self) -> None:
+        """End the tar in end-of-archive blocks, for programs that append to no tar without.
+
+        Notes
+        -----
+        Part of this block's commit, whatever else it does; where a tar has such blocks already, nothing changes.
+        Every reader copes with a tar that has none; Python's ``tarfile.open(path, "a")`` does not.  The next append of
+        ours writes the tar anew, once, without them.
+        """
+        self._writing("seal").seal()
 
     def add_metadata_field(self, name: str, value: Any, overwrite_existing: bool = True) -> None:  # noqa: FBT001, FBT002
         """Set a custom field at the top of the document to a JSON value.

@@ -11,6 +11,7 @@ from cloud_optimized_dicom.bulk import BulkIngest, BulkOptions, iter_instances
 from cloud_optimized_dicom.cod_object import CODObject
 from cloud_optimized_dicom.ingest.workshop import Workshop
 from cloud_optimized_dicom.series.maintenance import discard_intent, iter_locks, recover_series, unlock_series
+from cloud_optimized_dicom.series.migrate import migrate_series
 from cloud_optimized_dicom.series.repair import repair_series
 from cloud_optimized_dicom.series.tar_check import VerifyOptions
 from cloud_optimized_dicom.series.verify import verify_series
@@ -114,6 +115,25 @@ class Datastore:
         """
         for key in self.series() if keys is None else keys:
             yield repair_series(self.store, key, wait_seconds=wait_seconds)
+
+    def migrate(
+        self, keys: Iterable[SeriesKey] | None = None, *, dry_run: bool = False, wait_seconds: float = 0
+    ) -> Iterator[RepairResult]:
+        """Bring series of older writers to the present format, each by one commit; all where none are named.
+
+        Parameters
+        ----------
+        dry_run
+            Take no lock and write nothing: the results' `actions` are what would be done.
+
+        Notes
+        -----
+        Records of version 1 become version 2, older writers' frame tables are rebuilt, missing checksums added, and
+        end-of-archive blocks dropped.  No byte of an instance changes.  A series that is damaged is left as it is; one
+        that needs nothing costs two requests.
+        """
+        for key in self.series() if keys is None else keys:
+            yield migrate_series(self.store, key, dry_run=dry_run, wait_seconds=wait_seconds)
 
     def locks(self, keys: Iterable[SeriesKey] | None = None) -> Iterator[LockState]:
         """Yield every lock, whoever holds it, of all series where none are named.

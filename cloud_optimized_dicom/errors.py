@@ -22,6 +22,8 @@
     │   └── InventoryError                        a table of files that cannot be used
     ├── InvalidUidError (ValueError)              a UID that must not reach a path
     ├── VolumeError                               the series does not stack into one volume, and why
+    ├── SeriesMissingPixelDataError               there is nothing to make a thumbnail of
+    ├── ThumbnailNotFoundError (LookupError)      there is no thumbnail of the series as it is
     ├── EditSetChangedError
     ├── RedactionError
     │   ├── RedactionTargetMissingError
@@ -68,6 +70,15 @@ class CODError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception.__reduce__ replays args through __init__, which fits no constructor that takes fields.
         return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+class _ReasonedError(Exception):
+    """What several errors are made of: where, and why."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(f"{uri}: {reason}")
+        self.uri = uri
+        self.reason = reason
 
 
 class CODObjectNotFoundError(CODError, LookupError):
@@ -161,9 +172,7 @@ class CommitUnknownError(CODError):
     """It cannot be known now whether the commit was decided; `write_id` in ``cod.commits`` tells later."""
 
     def __init__(self, uri: str, write_id: str) -> None:
-        super().__init__(
-            f"cannot tell whether commit {write_id} of {uri} was decided; look for it in cod.commits later"
-        )
+        super().__init__(f"cannot tell whether commit {write_id} of {uri} was decided; cod.commits tells later")
         self.uri = uri
         self.write_id = write_id
 
@@ -186,13 +195,8 @@ class ErrorLogExistsError(CODError):
         self.uri = uri
 
 
-class TarValidationError(CODError):
+class TarValidationError(CODError, _ReasonedError):
     """The tar is not what the metadata says."""
-
-    def __init__(self, uri: str, reason: str) -> None:
-        super().__init__(f"{uri}: {reason}")
-        self.uri = uri
-        self.reason = reason
 
 
 class TarMissingInstanceError(TarValidationError):
@@ -224,13 +228,8 @@ class HintMismatchError(CODError):
         self.found = found
 
 
-class InstanceValidationError(CODError):
+class InstanceValidationError(CODError, _ReasonedError):
     """A file that cannot be ingested; `reason` says why, without any header value."""
-
-    def __init__(self, uri: str, reason: str) -> None:
-        super().__init__(f"{uri}: {reason}")
-        self.uri = uri
-        self.reason = reason
 
 
 class SeriesMismatchError(InstanceValidationError):
@@ -255,13 +254,16 @@ class InvalidUidError(CODError, ValueError):
         self.length = length
 
 
-class VolumeError(CODError):
+class VolumeError(CODError, _ReasonedError):
     """Frames that do not stack into one volume; `reason` says why."""
 
-    def __init__(self, uri: str, reason: str) -> None:
-        super().__init__(f"{uri}: {reason}")
-        self.uri = uri
-        self.reason = reason
+
+class SeriesMissingPixelDataError(CODError, _ReasonedError):
+    """A picture was asked of a series whose instances have no pixel data."""
+
+
+class ThumbnailNotFoundError(CODError, _ReasonedError, LookupError):
+    """The series has no thumbnail that shows what it holds now, and none was to be made."""
 
 
 class EditSetChangedError(CODError):

@@ -13,7 +13,7 @@ from cloud_optimized_dicom.errors import (
     InstanceNotFoundError,
     SeriesMismatchError,
 )
-from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
+from cloud_optimized_dicom.format.dicom_json import unpack_header
 from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.series.bulk_data import BulkDataPlace, read_bulk_data
 from cloud_optimized_dicom.series.extract import extract, iter_whole, pull_tar
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.series.reader import SeriesReader
     from cloud_optimized_dicom.series.virtual_file import OffsetTable
     from cloud_optimized_dicom.storage.base import ObjectStore
-
-_TRANSFER_SYNTAX = "00020010"
+    from cloud_optimized_dicom.thumbnail.access import Thumbnails
 
 
 class SeriesView(ABC):
@@ -53,6 +52,7 @@ class SeriesView(ABC):
         self._stack = ExitStack()
         self._directory: Path | None = None
         self._frames: FrameReader | None = None
+        self._drawn: Thumbnails | None = None
 
     @property
     @abstractmethod
@@ -62,6 +62,10 @@ class SeriesView(ABC):
     @abstractmethod
     def _open_reader(self) -> SeriesReader:
         """Return the reader of what is stored; `CODObjectNotFoundError` if there is nothing."""
+
+    @abstractmethod
+    def _thumbnails(self) -> Thumbnails:
+        """Return the thumbnails of the series as it is open."""
 
     @abstractmethod
     def _known_reader(self) -> SeriesReader | None:
@@ -78,7 +82,7 @@ class SeriesView(ABC):
         return self._directory
 
     def _clean_up(self) -> None:
-        self._frames = None
+        self._frames = self._drawn = None
         self._stack.close()
         self._stack, self._directory = ExitStack(), None
 
@@ -180,9 +184,12 @@ class SeriesView(ABC):
         FrameNotFoundError, HashMismatchError, FrameTableError
             If there is no such frame, or its bytes are not those that were stored.
         """
+        return self._frame_reader().read(self._record(uid), frames, verify_checksums=verify_checksums)
+
+    def _frame_reader(self) -> FrameReader:
         if self._frames is None:
             self._frames = FrameReader(self._open_reader())
-        return self._frames.read(self._record(uid), frames, verify_checksums=verify_checksums)
+        return self._frames
 
     def read_frame_array(self, uid: str, frame: int) -> np.ndarray[Any, Any]:
         """Return one decoded frame, (rows, columns[, samples]), as pydicom's ``pixel_array`` has it.
@@ -202,7 +209,8 @@ class SeriesView(ABC):
         encoded = self.read_frames(uid, [frame])[0]
         header = unpack_header(record.packed_header)
         uri = f"{self.tar_uri}://instances/{record.name_uid}.dcm"
-        return FrameDecoder.of(header, str(first_value(header, _TRANSFER_SYNTAX)), uri).decode(encoded, frame)
+        syntax = self._frame_reader().transfer_syntax(record, header)
+        return FrameDecoder.of(header, syntax, uri).decode(encoded, frame)
 
     def read_volume(self, *, rescale: bool = False) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return the series as one volume and where it lies in the patient.
@@ -232,6 +240,43 @@ class SeriesView(ABC):
 
         reader = self._open_reader()
         return read_volume(FrameReader(reader), list(reader.document.iter_records()), self.tar_uri, rescale=rescale)
+
+    def get_thumbnail(
+        self,
+        generate_if_missing: bool = True,  # noqa: FBT001, FBT002
+        instance_uid: str | None = None,
+        thumbnail_size: int = 128,
+    ) -> np.ndarray[Any, Any]:
+        """Return every frame of the series, in reading order, as a small picture; see :class:`Thumbnails`.
+
+        Parameters
+        ----------
+        generate_if_missing
+            Make it where none of this size shows what the series holds now.  A writing mode commits it with the rest.
+        instance_uid
+            Only this instance's frames.
+        thumbnail_size
+            The side of each picture in pixels; the image is in its middle, its sides in proportion.
+
+        Returns
+        -------
+        ndarray
+            uint8, of shape (frames, size, size, 3); of (size, size, 3) where there is one frame.
+
+        Raises
+        ------
+        SeriesMissingPixelDataError
+            If no instance has pixel data.
+        ThumbnailNotFoundError
+            If there is none and none is to be made.
+        MissingDependencyError
+            Without the extra ``thumbnail``, or a codec.
+        """
+        return self._thumbnails().get(thumbnail_size, make=generate_if_missing).of(instance_uid)
+
+    def get_instance_by_thumbnail_index(self, index: int) -> Instance:
+        """Return the instance that a picture of the thumbnail shows; `InstanceNotFoundError` if there is none."""
+        return self.get_instance(self._thumbnails().instance_uid(index))
 
     def iter_instances(self, batch_bytes: int = 64 << 20) -> Iterator[tuple[str, bytes]]:
         """Yield every stored instance's UID and bytes, in the order of the tar, each CRC32C checked.

@@ -66,6 +66,17 @@ class SeriesKey:
         return f"studies/{self.study_uid}/series/{self.series_uid}"
 
     @property
+    def names(self) -> tuple[str, str]:
+        """Between which names, the second one excluded, all objects of the series lie: the tar and those in the folder.
+
+        Notes
+        -----
+        UIDs are digits and dots, so no other series' object lies between ``E.tar`` and ``E/...``: in ASCII a dot comes
+        right before a slash, and a slash right before a zero.
+        """
+        return self.tar, f"{self.folder}0"
+
+    @property
     def tar(self) -> str:
         """Name of the tar."""
         return f"{self.folder}.tar"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloud_optimized_dicom.cli.catalogue import catalogue
 from cloud_optimized_dicom.cli.exit_codes import ExitCode, exit_code_of
 from cloud_optimized_dicom.cli.export import export
 from cloud_optimized_dicom.cli.frame import frame
@@ -20,9 +21,13 @@ from cloud_optimized_dicom.cli.info import info
 from cloud_optimized_dicom.cli.ingest import ingest
 from cloud_optimized_dicom.cli.locks import locks
 from cloud_optimized_dicom.cli.ls import ls
+from cloud_optimized_dicom.cli.migrate import migrate
 from cloud_optimized_dicom.cli.output import printable
+from cloud_optimized_dicom.cli.query import query
 from cloud_optimized_dicom.cli.recover import recover
 from cloud_optimized_dicom.cli.remove import remove
+from cloud_optimized_dicom.cli.seal import seal
+from cloud_optimized_dicom.cli.thumbnail import thumbnail
 from cloud_optimized_dicom.cli.unlock import unlock
 from cloud_optimized_dicom.cli.verify import verify
 from cloud_optimized_dicom.errors import CODError
@@ -45,12 +50,17 @@ for _verb, _summary in (
     (header, "Print headers as DICOM JSON."),
     (get, "Fetch one instance as a file."),
     (frame, "Fetch one frame as bytes, array or picture."),
+    (thumbnail, "Draw every frame as a small picture."),
     (export, "Write series as a tree of DICOM files."),
     (verify, "Compare stored bytes with their checksums, and repair."),
+    (migrate, "Bring series of older writers to the present format."),
+    (catalogue, "Build Parquet tables of series and instances."),
+    (query, "Ask a catalogue in SQL."),
     (locks, "List who writes, or has died writing."),
     (recover, "Finish what dead writers decided."),
     (unlock, "Let go of a dead writer's lock."),
     (remove, "Remove instances from a series."),
+    (seal, "End tars so that other tools append to them."),
 ):
     app.command(short_help=_summary)(_verb)
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.pixels.processing import convert_color_space
 
 from cloud_optimized_dicom.dicom.decoders import decode_compressed
-from cloud_optimized_dicom.dicom.decoders_native import decode_native, decode_rle
+from cloud_optimized_dicom.dicom.decoders_native import decode_native, decode_rle, fill_native
 from cloud_optimized_dicom.dicom.decoders_pixels import ImagePixels, PixelError, UnsupportedPixelError
 from cloud_optimized_dicom.errors import FrameDecodeError, UnsupportedFrameError
 from cloud_optimized_dicom.format.dicom_json import PIXEL_DATA_TAGS, first_value
@@ -97,6 +97,29 @@ class FrameDecoder:
             raise UnsupportedFrameError(self.instance, frame_index, self.transfer_syntax_uid, str(error)) from error
         except PixelError as error:
             raise FrameDecodeError(self.instance, frame_index, self.transfer_syntax_uid, str(error)) from error
+
+    def decode_into(self, out: NDArray[Any], encoded: bytes, frame_index: int = 0) -> None:
+        """Put into `out` what :meth:`decode` returns; native frames of its type are not copied on the way.
+
+        Parameters
+        ----------
+        out
+            Of the frame's shape.
+
+        Raises
+        ------
+        FrameDecodeError, UnsupportedFrameError, MissingDependencyError
+            As :meth:`decode`; `out` then holds anything.
+        """
+        if not (self.transfer_syntax_uid in NATIVE_SYNTAXES and self._fill(out, encoded)):
+            out[...] = self.decode(encoded, frame_index)
+
+    def _fill(self, out: NDArray[Any], encoded: bytes) -> bool:
+        try:
+            self.pixels.require_sound()
+        except PixelError:
+            return False  # told by what decodes
+        return fill_native(out, encoded, self.pixels, self.transfer_syntax_uid)
 
     def _decode(self, encoded: bytes, frame_index: int) -> NDArray[Any]:
         pixels, syntax = self.pixels, self.transfer_syntax_uid

@@ -1,11 +1,9 @@
-"""Frames that need a codec: pydicom's decoders, and imagecodecs for HTJ2K."""
+"""Frames that need a codec: imagecodecs for JPEG 2000 and HTJ2K, and pydicom's decoders."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
@@ -15,21 +13,17 @@ from cloud_optimized_dicom.dicom.decoders_codestream import (
     parse_codestream,
     require_plausible,
     require_sound_jpeg,
-    require_sound_jpeg2000,
 )
-from cloud_optimized_dicom.dicom.decoders_pixels import PixelError, UnsupportedPixelError, extend_sign
+from cloud_optimized_dicom.dicom.decoders_jpeg2000 import HTJ2K_SYNTAXES, JPEG2000_SYNTAXES, decode_jpeg2000
+from cloud_optimized_dicom.dicom.decoders_pixels import CODEC_ERRORS, PixelError, UnsupportedPixelError
 from cloud_optimized_dicom.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
     from pydicom.pixels.decoders.base import Decoder
 
     from cloud_optimized_dicom.dicom.decoders_pixels import ImagePixels
 
-HTJ2K_SYNTAXES = frozenset({"1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"})
-"""High-Throughput JPEG 2000 (PS3.5 section A.4.4)."""
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _PLUGINS = {
     # libjpeg (of pylibjpeg) clamps where samples of JPEG Lossless wrap around (ISO/IEC 10918-1 annex H).
@@ -48,9 +42,6 @@ one, and after :func:`require_sound_jpeg`.
 _RGB_IDS = frozenset({b"RGB", b"rgb"})
 _OURS = ("gdcm", "pylibjpeg")  # pydicom's names of what the extra installs
 
-_CODEC_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What codecs and their bindings raise on data that they do not take (NotImplementedError is a RuntimeError)."""
-
 
 def decode_compressed(encoded: bytes, pixels: ImagePixels, transfer_syntax_uid: str) -> tuple[NDArray[Any], str]:
     """Return a compressed frame as an array, and the photometric interpretation of what came out.
@@ -65,9 +56,8 @@ def decode_compressed(encoded: bytes, pixels: ImagePixels, transfer_syntax_uid: 
         If there is one, but it is not installed.
     """
     codestream = parse_codestream(encoded)
-    if transfer_syntax_uid in HTJ2K_SYNTAXES:
-        require_plausible(encoded, codestream, pixels)
-        decoded = _decode_htj2k(encoded, pixels, codestream)
+    if transfer_syntax_uid in HTJ2K_SYNTAXES | JPEG2000_SYNTAXES:
+        decoded = decode_jpeg2000(encoded, pixels, require_plausible(encoded, codestream, pixels), transfer_syntax_uid)
         if decoded is not None:
             return decoded
     decoder, plugins = _find_decoder(transfer_syntax_uid)
@@ -112,7 +102,7 @@ def _decode_by_pydicom(
             array, properties = decoder.as_array(
                 value, index=0, raw=True, validate=False, decoding_plugin=plugin, **options
             )
-        except _CODEC_ERRORS:
+        except CODEC_ERRORS:
             continue  # what pydicom says holds values of the header: it is neither quoted nor chained
         decoded = str(properties["photometric_interpretation"])  # JPEG 2000 undoes its own transform
         return array, named if decoded == photometric else decoded
@@ -149,47 +139,3 @@ def _unquestionable(encoded: bytes, codestream: Codestream | None, photometric: 
     if codestream.jfif_at is not None:
         encoded = encoded[: codestream.jfif_at] + b"none" + encoded[codestream.jfif_at + 4 :]
     return encoded, "RGB"
-
-
-def _decode_htj2k(
-    encoded: bytes, pixels: ImagePixels, codestream: Codestream | None
-) -> tuple[NDArray[Any], str] | None:
-    """Decode by OpenJPH; None where it is not installed or does not take the frame, which OpenJPEG may do."""
-    try:
-        imagecodecs = importlib.import_module("imagecodecs")
-    except ImportError:
-        return None
-    if codestream is None or not encoded.startswith(b"\xff\x4f"):
-        return None  # with JP2 boxes around it
-    require_sound_jpeg2000(encoded)
-    container = 1 if codestream.precision <= 8 else 2 if codestream.precision <= 16 else 4  # noqa: PLR2004
-    shape = (pixels.rows, pixels.columns, pixels.samples_per_pixel)[: 2 if pixels.samples_per_pixel == 1 else 3]
-    decoded = np.empty(shape, f"{'i' if codestream.is_signed else 'u'}{container}")
-    try:
-        whole = _filled_by(imagecodecs.htj2k_decode, encoded, decoded)
-    except (ImportError, *_CODEC_ERRORS):  # ImportError: imagecodecs built without OpenJPH
-        return None
-    if not whole:
-        raise PixelError("OpenJPH finds the codestream damaged")
-    signed = pixels.dtype.kind == "i"
-    array = np.array(decoded.view(f"{'i' if signed else 'u'}{container}"), pixels.dtype)
-    if pixels.photometric_interpretation.startswith("MONOCHROME") and codestream.is_signed != signed:
-        array = extend_sign(array, min(codestream.precision, 8 * array.dtype.itemsize))
-    photometric = pixels.photometric_interpretation
-    return array, "RGB" if photometric in {"YBR_RCT", "YBR_ICT"} else photometric
-
-
-def _filled_by(decode: Callable[..., Any], encoded: bytes, out: NDArray[Any]) -> bool:
-    """Decode into an array and return whether that reached its last row.
-
-    Notes
-    -----
-    imagecodecs says nothing of what OpenJPH finds within the rows: it leaves those that follow as they were.
-    """
-    for fill in (0x55, 0xAA):
-        out.view(np.uint8)[...] = fill
-        untouched = out[-1].copy()
-        decode(encoded, planar=False, out=out)
-        if not (out[-1] == untouched).all(axis=0).any():
-            return True
-    return False

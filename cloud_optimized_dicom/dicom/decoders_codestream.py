@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from cloud_optimized_dicom.dicom.decoders_pixels import PixelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cloud_optimized_dicom.dicom.decoders_pixels import ImagePixels
 
 _SOI, _SOC_SIZ = b"\xff\xd8", b"\xff\x4f\xff\x51"
@@ -18,9 +16,6 @@ _JP2_SIGNATURE = b"\x00\x00\x00\x0c\x6a\x50\x20\x20"
 _STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _HUFFMAN_DCT, _HUFFMAN_LOSSLESS = frozenset({0xC0, 0xC1, 0xC2}), 0xC3
 _STANDALONE = frozenset(range(0xD0, 0xD8)) | {0x01}
-_SOT = b"\xff\x90"
-_ONCE = frozenset({0x51, 0x52, 0x5C})  # SIZ, COD, QCD
-_MAX_LEVELS, _MAX_BLOCK_EXPONENT, _MAX_TILES = 32, 8, 65535
 _DHT, _SOS, _EOI = 0xC4, 0xDA, 0xD9
 _APP14 = 0xEE
 _APPLICATION = frozenset(range(0xE0, 0xF0))  # APP0 to APP15
@@ -126,8 +121,8 @@ def _parse_start_of_frame(encoded: bytes, position: int, jfif_at: int | None) ->
     return Codestream(rows, columns, components, precision, False, bound, ids, jfif_at)  # noqa: FBT003
 
 
-def require_plausible(encoded: bytes, codestream: Codestream | None, pixels: ImagePixels) -> None:
-    """Refuse a frame that cannot be what the header claims, before anything is allocated for it.
+def require_plausible(encoded: bytes, codestream: Codestream | None, pixels: ImagePixels) -> Codestream:
+    """Refuse a frame that cannot be what the header claims, before anything is allocated for it; return what it is.
 
     Raises
     ------
@@ -146,64 +141,13 @@ def require_plausible(encoded: bytes, codestream: Codestream | None, pixels: Ima
     if codestream.rows and claimed != pixels.samples:
         raise PixelError("the codestream has not the size that Rows, Columns and Samples per Pixel say")
     if pixels.frame_bytes <= _ALWAYS_ALLOWED_BYTES:
-        return
+        return codestream
     bound = codestream.max_samples_per_byte
     if bound is not None and pixels.samples > bound * len(encoded):
         raise PixelError("the frame is too short for its Rows and Columns")
     if pixels.frame_bytes > max(_NO_BOUND_BYTES, _NO_BOUND_RATIO * len(encoded)):
         raise PixelError("the frame is far too short for its Rows and Columns")
-
-
-def require_sound_jpeg2000(encoded: bytes) -> None:
-    """Refuse a JPEG 2000 codestream whose main header would end a process in which OpenJPH decodes it.
-
-    Raises
-    ------
-    PixelError
-        If a marker segment before the first tile is not whole or does not fit the others (ISO/IEC 15444-1 annex A).
-    """
-    position = 2
-    found: dict[int, bytes] = {}
-    while position + 4 <= len(encoded) and encoded[position : position + 2] != _SOT:
-        length = int.from_bytes(encoded[position + 2 : position + 4], "big")
-        if encoded[position] != 0xFF or length < 2 or encoded[position + 1] in found.keys() & _ONCE:  # noqa: PLR2004
-            break
-        found[encoded[position + 1]] = encoded[position + 4 : position + 2 + length]
-        position += 2 + length
-    else:
-        if position + 12 <= len(encoded) and _fits(found):
-            return
-    raise PixelError("the JPEG 2000 main header is damaged")
-
-
-def _fits(found: Mapping[int, bytes]) -> bool:
-    """Whether SIZ, COD and QCD are there and have the lengths that they ask of each other."""
-    size, style, quantization = (found.get(marker, b"") for marker in (0x51, 0x52, 0x5C))
-    if len(size) < 36 or len(style) < 10 or not quantization:  # noqa: PLR2004 (the fixed parts of SIZ and COD)
-        return False
-    components = int.from_bytes(size[34:36], "big")
-    levels, width, height = style[5:8]
-    steps = {0: 1 + 1 + 3 * levels, 1: 3, 2: 1 + 2 * (1 + 3 * levels)}.get(quantization[0] & 0x1F)
-    return (
-        len(size) == 36 + 3 * components
-        and all(step > 0 for start in range(36, len(size), 3) for step in size[start + 1 : start + 3])
-        and _are_sound_tiles(struct.unpack_from(">8L", size, 2))
-        and levels <= _MAX_LEVELS
-        and len(style) == 10 + (levels + 1 if style[0] & 1 else 0)
-        and max(width, height) <= _MAX_BLOCK_EXPONENT
-        and width + height <= _MAX_BLOCK_EXPONENT
-        and len(quantization) == steps
-    )
-
-
-def _are_sound_tiles(grid: tuple[int, ...]) -> bool:
-    """Whether the first tile meets the image and there are no more tiles than can be numbered (section B.3)."""
-    tiles = 1
-    for stop, start, tile, tile_start in zip(grid[:2], grid[2:4], grid[4:6], grid[6:], strict=True):
-        if not (tile > 0 and tile_start <= start < min(stop, tile_start + tile)):
-            return False
-        tiles *= -(-(stop - tile_start) // tile)
-    return tiles <= _MAX_TILES
+    return codestream
 
 
 def require_sound_jpeg(encoded: bytes, pixels: ImagePixels) -> None:

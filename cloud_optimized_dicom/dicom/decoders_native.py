@@ -63,6 +63,26 @@ def decode_native(encoded: bytes, pixels: ImagePixels, transfer_syntax_uid: str,
     return shaped if pixels.is_float else pixels.without_unused_bits(shaped)
 
 
+def fill_native(out: NDArray[Any], encoded: bytes, pixels: ImagePixels, transfer_syntax_uid: str) -> bool:
+    """Put a native frame into an array in one pass; return False, `out` unchanged, where that takes more than one.
+
+    Notes
+    -----
+    One pass serves grey-scale frames of whole bytes in little endian, which are most of what is native.
+    """
+    simple = pixels.samples_per_pixel == 1 and pixels.bits_allocated > 1 and transfer_syntax_uid != EXPLICIT_BIG
+    if not simple or out.dtype != pixels.dtype or len(encoded) < pixels.frame_bytes:
+        return False
+    source = np.frombuffer(encoded, pixels.dtype.newbyteorder("<"), pixels.samples).reshape(out.shape)
+    shift = 0 if pixels.is_float else pixels.bits_allocated - pixels.bits_stored
+    if shift == 0:
+        out[...] = source
+    else:
+        np.left_shift(source, shift, out=out)
+        np.right_shift(out, shift, out=out)
+    return True
+
+
 def _is_subsampled(pixels: ImagePixels, encoded_bytes: int) -> bool:
     """Whether a frame has 2 samples a pixel; some writers label full-resolution data so (PS3.3 C.7.6.3.1.2)."""
     if pixels.photometric_interpretation not in _SUBSAMPLED or pixels.samples_per_pixel == 1:

@@ -26,6 +26,9 @@ _NUMBERS = {
 }
 _PLANAR_CONFIGURATION, _PHOTOMETRIC = "00280006", "00280004"
 
+CODEC_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What codecs and their bindings raise on data that they do not take (NotImplementedError is a RuntimeError)."""
+
 
 class PixelError(ValueError):
     """A frame that cannot be decoded; the text says why, without any header value."""
@@ -112,6 +115,11 @@ class ImagePixels:
     def samples(self) -> int:
         """Samples of one frame."""
         return self.rows * self.columns * self.samples_per_pixel
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a frame's array, colour by pixel."""
+        return (self.rows, self.columns, *((self.samples_per_pixel,) if self.samples_per_pixel > 1 else ()))
 
     @property
     def frame_bytes(self) -> int:

@@ -95,10 +95,10 @@ def planes_of(instance: int, header: Header, frames: int) -> list[Plane]:
     if _number(header, _SAMPLES, 1) != 1:
         raise GeometryError("colour images do not make a volume")
     rows, columns = int(_number(header, _ROWS, 0)), int(_number(header, _COLUMNS, 0))
-    return [_plane((instance, frame), list(_sources(header, frame)), (rows, columns)) for frame in range(frames)]
+    return [_plane((instance, frame), list(frame_sources(header, frame)), (rows, columns)) for frame in range(frames)]
 
 
-def _sources(header: Header, frame: int) -> Iterator[Header]:
+def frame_sources(header: Header, frame: int) -> Iterator[Header]:
     """Yield where a frame's attributes may be: its own functional groups, the shared ones, the header itself."""
     for tag, index in ((_FRAME_GROUPS, frame), (_SHARED_GROUPS, 0)):
         items = header.get(tag, {}).get("Value") or []
@@ -130,7 +130,7 @@ def _plane(which: tuple[int, int], sources: Sequence[Header], shape: tuple[int, 
 
 def rescale_of(header: Header, frame: int) -> tuple[float, float]:
     """Return a frame's rescale slope and intercept; 1 and 0 where the header has none."""
-    return _rescale(list(_sources(header, frame)))
+    return _rescale(list(frame_sources(header, frame)))
 
 
 def _rescale(sources: Sequence[Header]) -> tuple[float, float]:
@@ -164,11 +164,8 @@ def plan_stack(planes: Sequence[Plane]) -> Stack:
     GeometryError
         For mixed orientations, sizes or spacings, two frames at one place, or a gap.
     """
-    if not planes:
-        raise GeometryError("there are no frames")
+    require_alike(planes)
     first = planes[0]
-    for plane in planes:
-        _check_alike(first, plane)
     normal = np.cross(first.along_row, first.along_column)
     heights = np.array([plane.position @ normal for plane in planes])
     order = np.argsort(heights, kind="stable")
@@ -180,6 +177,20 @@ def plan_stack(planes: Sequence[Plane]) -> Stack:
     affine[:3, 2] = first.along_row * first.column_mm
     affine[:3, 3] = ordered[0].position
     return Stack(ordered, affine)
+
+
+def require_alike(planes: Sequence[Plane]) -> None:
+    """Check that there are planes, and that they have one size, orientation and pixel spacing.
+
+    Raises
+    ------
+    GeometryError
+        If not.
+    """
+    if not planes:
+        raise GeometryError("there are no frames")
+    for plane in planes:
+        _check_alike(planes[0], plane)
 
 
 def _check_alike(first: Plane, plane: Plane) -> None:

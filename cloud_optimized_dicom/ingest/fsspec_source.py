@@ -226,6 +226,7 @@ def iter_listing(url: str, filesystem: Any, path: str) -> Iterator[FsspecSource]
     while waiting:
         folder = waiting.pop()
         with _told(url):
+            filesystem.invalidate_cache(folder)  # file systems are shared in a process, and remember listings for ever
             entries = sorted(filesystem.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
         below = [entry for entry in entries if str(entry["name"]).rstrip("/") != folder.rstrip("/")]
         for entry in below:

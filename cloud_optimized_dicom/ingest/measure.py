@@ -16,6 +16,8 @@ from cloud_optimized_dicom.ingest.http_source import HttpSource
 from cloud_optimized_dicom.ingest.source_kinds import FileSource, ObjectSource, Source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloud_optimized_dicom.hints import Hints
     from cloud_optimized_dicom.model import DicomFacts
     from cloud_optimized_dicom.ranges import ByteRange
@@ -83,8 +85,13 @@ def with_bulk_data_base(header: bytes, base: str) -> bytes:
     return header.replace(_RELATIVE, b'"BulkDataURI":"' + base.encode("utf-8") + b"?offset=")
 
 
-def fetched(source: Source, directory: Path) -> Source:
+def fetched(source: Source, directory: Path, check: Callable[[], None] = lambda: None) -> Source:
     """Return a source that is cheap to read twice: remote files are copied into `directory`, in one request.
+
+    Parameters
+    ----------
+    check
+        Called now and then; what it raises ends the copying.
 
     Raises
     ------
@@ -93,12 +100,17 @@ def fetched(source: Source, directory: Path) -> Source:
     """
     if isinstance(source, HttpSource | FsspecSource):
         return source.fetched(directory)
-    if not isinstance(source, ObjectSource) or source.span is not None:
+    if not isinstance(source, ObjectSource):
         return source
     with tempfile.NamedTemporaryFile(dir=directory, suffix=".dcm", delete=False) as copy:
-        for chunk in source.store.iter_chunks(source.name, version=source.version):
-            copy.write(chunk)
         path = Path(copy.name)
+        try:
+            for chunk in source.store.iter_chunks(source.name, source.span, version=source.version):
+                check()
+                copy.write(chunk)
+        except BaseException:
+            path.unlink()
+            raise
     return FileSource(source.uri, path, source.size, source.crc32c)
 
 

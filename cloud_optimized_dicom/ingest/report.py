@@ -5,11 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cloud_optimized_dicom.errors import (
+    CommitUnknownError,
+    LockAcquisitionError,
+    LockVerificationError,
+    TransientStorageError,
+    WriteUnknownError,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cloud_optimized_dicom.events import Outcome
     from cloud_optimized_dicom.uids import SeriesKey
+
+
+_PASSING = (
+    LockAcquisitionError,
+    LockVerificationError,
+    CommitUnknownError,
+    TransientStorageError,
+    WriteUnknownError,
+)
+
+
+def is_retryable(error: Exception) -> bool:
+    """Return whether the same may well succeed later: another writer was at it, or the store failed in passing."""
+    return isinstance(error, _PASSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +44,8 @@ class FileResult:
         Where it belongs; None where it could not be read far enough to know.
     reason
         Why it was not stored (outcomes ``"error"`` and ``"conflict"``); never a header value.
+    retryable
+        Whether a later attempt may well store it: see :func:`is_retryable`.
     """
 
     uri: str
@@ -30,6 +54,7 @@ class FileResult:
     instance_uid: str | None = None
     size_bytes: int = 0
     reason: str | None = None
+    retryable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ class Workshop:
     workers
         How many processes measure and recompress; None: as many as there are processors.  They are started once they
         are worth it; with 1, this process measures.
+    ahead_bytes
+        How much of files is read ahead of the one that is asked for.
 
     Notes
     -----
@@ -121,8 +123,8 @@ class Workshop:
     may share it.
     """
 
-    def __init__(self, directory: Path, workers: int | None = None) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, workers: int | None = None, ahead_bytes: int = _AHEAD_BYTES) -> None:
+        self._directory, self._ahead_bytes = directory, ahead_bytes
         self._workers = workers or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(_FETCHES, "cod-fetch")
         self._processes = WorkerPool(self._workers)
@@ -174,7 +176,7 @@ class Workshop:
             self.check()
             waiting.append(self._begin(item, job_of))
             ahead_bytes += waiting[-1].size
-            while waiting and (waiting[0].is_done or len(waiting) > _AHEAD or ahead_bytes > _AHEAD_BYTES):
+            while waiting and (waiting[0].is_done or len(waiting) > _AHEAD or ahead_bytes > self._ahead_bytes):
                 ahead_bytes -= waiting[0].size
                 yield waiting.popleft().result()
         while waiting:
@@ -209,7 +211,7 @@ class Workshop:
             return error
 
     def _prepared(self, job: Job) -> Prepared:
-        source = fetched(job.source, self._directory)
+        source = fetched(job.source, self._directory, self.check)
         copy = source.local_path if source is not job.source else None
         try:
             facts = job.facts or self._measured(source, job.hints)

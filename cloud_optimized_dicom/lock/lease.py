@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cloud_optimized_dicom.errors import (
     LockAcquisitionError,
@@ -28,7 +28,7 @@ from cloud_optimized_dicom.storage.base import Attributes, new_write_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cloud_optimized_dicom.storage.base import ObjectStore, ReadResult
+    from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore, ReadResult
     from cloud_optimized_dicom.uids import SeriesKey
 
 _log = logging.getLogger(__name__)
@@ -228,13 +228,21 @@ class SeriesLock:
                 raise LockVerificationError(self.uri, self.lost) from error
 
 
+class Listing(NamedTuple):
+    """What a list of a series showed: the names of the objects in its folder, and the tar."""
+
+    names: tuple[str, ...]
+    tar: ObjectInfo | None
+
+
 @dataclass(frozen=True)
 class Acquisition:
-    """A lock that is held, and the pending segments that were there before it was."""
+    """A lock that is held, and what was there before it was: pending segments, an error.log, the tar."""
 
     lock: SeriesLock
     listed: tuple[str, ...]
     error_log: bool
+    tar: ObjectInfo | None
 
 
 def acquire(
@@ -243,14 +251,14 @@ def acquire(
     options: LockOptions,
     *,
     hashed_uids: bool,
-    listed: tuple[str, ...] | None = None,
+    listed: Listing | None = None,
 ) -> Acquisition:
     """Take the lock of a series, waiting for another writer where the options say so.
 
     Parameters
     ----------
     listed
-        What a list of the series' folder showed a moment ago; it spares the first attempt's own.
+        What a list of the series showed a moment ago; it spares the first attempt's own.
 
     Raises
     ------
@@ -265,7 +273,7 @@ def acquire(
     deadline = time.monotonic() + options.wait_seconds
     pause = _WAIT_SECONDS
     while True:
-        names = list_folder(store, key) if listed is None else listed
+        found = list_series(store, key) if listed is None else listed
         listed = None
         try:
             lock = _attempt(store, key, options, hashed_uids=hashed_uids)
@@ -277,13 +285,20 @@ def acquire(
             pause = min(pause * 1.5, _MAX_WAIT_SECONDS)
             continue
         if lock is not None:
-            listed = tuple(name for name in names if name.startswith(key.pending))
-            return Acquisition(lock, listed, key.error_log in names)
+            pending = tuple(name for name in found.names if name.startswith(key.pending))
+            return Acquisition(lock, pending, key.error_log in found.names, found.tar)
 
 
-def list_folder(store: ObjectStore, key: SeriesKey) -> tuple[str, ...]:
-    """Return the names of all objects in the folder of a series."""
-    return tuple(info.name for info in store.list(f"{key.folder}/"))
+def list_series(store: ObjectStore, key: SeriesKey) -> Listing:
+    """List all objects of a series: one request."""
+    names: list[str] = []
+    tar = None
+    for info in store.list_between(*key.names):
+        if info.name == key.tar:
+            tar = info
+        else:
+            names.append(info.name)
+    return Listing(tuple(names), tar)
 
 
 def _new_record(options: LockOptions, intent: Intent | None) -> LockRecord:

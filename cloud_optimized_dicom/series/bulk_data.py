@@ -12,7 +12,7 @@ from cloud_optimized_dicom.uids import NestedUri
 
 if TYPE_CHECKING:
     from cloud_optimized_dicom.model import InstanceRecord
-    from cloud_optimized_dicom.series.reader import SeriesReader
+    from cloud_optimized_dicom.series.staged_reads import InstanceReader
 
 
 _TRANSFER_SYNTAX = "00020010"
@@ -45,7 +45,7 @@ class BulkDataPlace(NamedTuple):
         return cls(nested.instance_uid, span)
 
 
-def read_bulk_data(reader: SeriesReader, record: InstanceRecord, place: BulkDataPlace) -> bytes:
+def read_bulk_data(reader: InstanceReader, record: InstanceRecord, place: BulkDataPlace) -> bytes:
     """Return the bytes of a value; of a deflated instance, from its inflated file."""
     if first_value(unpack_header(record.packed_header), _TRANSFER_SYNTAX) not in DEFLATED_SYNTAXES:
         return reader.read_span(record, place.span)

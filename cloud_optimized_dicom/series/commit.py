@@ -27,6 +27,7 @@ from cloud_optimized_dicom.errors import (
 from cloud_optimized_dicom.format.metadata.document import COMMITS_KEPT, Change, SeriesDocument
 from cloud_optimized_dicom.lock.record import Intent, ObjectState, TarResult, parse_lock
 from cloud_optimized_dicom.model import TarState
+from cloud_optimized_dicom.series.legacy_index import set_aside, write_index
 from cloud_optimized_dicom.series.reader import read_document
 from cloud_optimized_dicom.series.staging import stage
 from cloud_optimized_dicom.series.state import tar_crc32c
@@ -286,6 +287,7 @@ def finish(series: Series, intent: Intent, document: SeriesDocument | None = Non
     SeriesDocument or None
         The document written, or None where a successor has done all this already.
     """
+    aside = set_aside(series.store, series.key, intent.change.legacy_index)  # before it is of another tar
     tar = _adopted(intent)
     if intent.result is not None:
         tar = _finish_tar(series, intent, intent.result)
@@ -296,7 +298,11 @@ def finish(series: Series, intent: Intent, document: SeriesDocument | None = Non
         if document is None:
             return None
     after = document.applied(intent.change, tar, intent.write_id)
-    return after if _write_metadata(series, intent, after) else None
+    if not _write_metadata(series, intent, after):
+        return None
+    if aside is not None:
+        write_index(series.store, series.key, after, aside)
+    return after
 
 
 def _adopted(intent: Intent) -> TarState | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 WHOLE_BYTES = 2 << 20
-"""Files up to this size are fetched whole by their first read: one request costs more than the bytes."""
+"""Files up to this size are fetched whole by their first read, usually: one request costs more than the bytes."""
 
 _BLOCK_BYTES = 256 << 10
 _BLOCKS_KEPT = 16
@@ -34,15 +34,22 @@ class RangeFile(io.RawIOBase):
         range.
     name
         What the file says it is called; readers of DICOM ask for it.
+    whole_bytes
+        Files up to this size are fetched whole by their first read.
     """
 
     def __init__(
-        self, read: Callable[[ByteRange], bytes], size: int, block_bytes: int = _BLOCK_BYTES, name: str = ""
+        self,
+        read: Callable[[ByteRange], bytes],
+        size: int,
+        block_bytes: int = _BLOCK_BYTES,
+        name: str = "",
+        whole_bytes: int = WHOLE_BYTES,
     ) -> None:
         super().__init__()
         self.name = name
         self._read, self._size = read, size
-        self._block = max(size, 1) if size <= WHOLE_BYTES else block_bytes
+        self._block = max(size, 1) if size <= whole_bytes else block_bytes
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._position = 0
 
@@ -101,8 +108,12 @@ class RangeFile(io.RawIOBase):
 
 
 def open_range_file(
-    read: Callable[[ByteRange], bytes], size: int, block_bytes: int = _BLOCK_BYTES, name: str = ""
+    read: Callable[[ByteRange], bytes],
+    size: int,
+    block_bytes: int = _BLOCK_BYTES,
+    name: str = "",
+    whole_bytes: int = WHOLE_BYTES,
 ) -> BinaryIO:
     """Return a buffered binary reader over `read`; see :class:`RangeFile`."""
     # The small buffer only serves line-sized reads; blocks are kept by the RangeFile.
-    return io.BufferedReader(RangeFile(read, size, block_bytes, name), 8 << 10)
+    return io.BufferedReader(RangeFile(read, size, block_bytes, name, whole_bytes), 8 << 10)

@@ -22,6 +22,7 @@ Kind = Literal[
     "lock-present",
     "error-log",
     "no-instances",
+    "legacy-index",
 ]
 
 

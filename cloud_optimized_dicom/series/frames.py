@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.dicom.frames import build_frame_table
 from cloud_optimized_dicom.dicom.source import open_source
 from cloud_optimized_dicom.errors import FrameNotFoundError, FrameTableError, HashMismatchError
+from cloud_optimized_dicom.format.dicom_json import first_value
 from cloud_optimized_dicom.format.offsets.items import HEADER_BYTES, join_items
 from cloud_optimized_dicom.ranges import ByteRange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cloud_optimized_dicom.model import FrameTable, InstanceRecord
     from cloud_optimized_dicom.ranges import FetchPolicy
-    from cloud_optimized_dicom.series.reader import SeriesReader
+    from cloud_optimized_dicom.series.staged_reads import InstanceReader
+
+
+_TRANSFER_SYNTAX = "00020010"
 
 
 class FrameReader:
     """The frames of a series, by the tables in its records."""
 
-    def __init__(self, reader: SeriesReader) -> None:
-        self._reader = reader
+    def __init__(self, reader: InstanceReader) -> None:
+        self.reader = reader
         self._rebuilt: dict[tuple[str, int], FrameTable | None] = {}
 
     def table(self, record: InstanceRecord) -> FrameTable | None:
@@ -40,9 +44,17 @@ class FrameReader:
             return record.frame_table
         known = (record.name_uid, record.crc32c)
         if known not in self._rebuilt:
-            with self._reader.open_instance(record) as stream:
+            with self.reader.open_instance(record) as stream:
                 self._rebuilt[known] = build_frame_table(stream, self._name(record))
         return self._rebuilt[known]
+
+    def transfer_syntax(self, record: InstanceRecord, header: Mapping[str, Any]) -> str:
+        """Return how an instance is encoded; from its file, where the header has no file meta information."""
+        named = first_value(header, _TRANSFER_SYNTAX)
+        if named is not None:
+            return str(named)
+        with self.reader.open_instance(record) as stream, open_source(stream, self._name(record)) as source:
+            return source.transfer_syntax_uid
 
     def read(
         self, record: InstanceRecord, frames: Sequence[int] | None = None, *, verify_checksums: bool = True
@@ -69,7 +81,7 @@ class FrameReader:
             raise FrameNotFoundError(record.name_uid, frames[0] if frames else 0, 0)
         wanted = list(range(len(table)) if frames is None else frames)
         spans = [_fetched(table, frame, record.name_uid) for frame in wanted]
-        read = self._reader.read_spans if table.rangeable else self._read_inflated
+        read = self.reader.read_spans if table.rangeable else self._read_inflated
         pieces = read(record, spans)
         if verify_checksums:
             for frame, piece in zip(wanted, pieces, strict=True):
@@ -90,12 +102,17 @@ class FrameReader:
         as by :meth:`read`.
         """
         ranged: list[tuple[int, FrameTable]] = []
-        for position, (record, frame) in enumerate(wanted):
+        inflated: dict[str, list[int]] = {}
+        for position, (record, _) in enumerate(wanted):
             table = self.table(record)
             if table is not None and table.rangeable:
                 ranged.append((position, table))
             else:
-                take(position, self.read(record, [frame])[0])
+                inflated.setdefault(record.name_uid, []).append(position)
+        for positions in inflated.values():
+            pieces = self.read(wanted[positions[0]][0], [wanted[position][1] for position in positions])
+            for position, piece in zip(positions, pieces, strict=True):
+                take(position, piece)
 
         def check(index: int, piece: bytes) -> None:
             position, table = ranged[index]
@@ -107,10 +124,10 @@ class FrameReader:
             (wanted[position][0], _fetched(table, wanted[position][1], wanted[position][0].name_uid))
             for position, table in ranged
         ]
-        self._reader.read_each(spans, check, policy)
+        self.reader.read_each(spans, check, policy)
 
     def _read_inflated(self, record: InstanceRecord, spans: Sequence[ByteRange]) -> list[bytes]:
-        with self._reader.open_instance(record) as stream, open_source(stream, self._name(record)) as source:
+        with self.reader.open_instance(record) as stream, open_source(stream, self._name(record)) as source:
             return [source.reader.read(span.start, len(span)) for span in spans]
 
     def _verify(self, record: InstanceRecord, table: FrameTable, frame: int, piece: bytes) -> None:
@@ -120,7 +137,7 @@ class FrameReader:
         expected = table.crc32cs[frame]
         if found != expected:
             encoded = checksum.encode(expected), checksum.encode(found)
-            raise HashMismatchError(self._reader.tar_uri, f"{record.name_uid}, frame {frame}", *encoded)
+            raise HashMismatchError(self.reader.tar_uri, f"{record.name_uid}, frame {frame}", *encoded)
 
     def _joined(self, record: InstanceRecord, table: FrameTable, frame: int, piece: bytes) -> bytes:
         fragments = _fragments(table, frame)
@@ -132,7 +149,7 @@ class FrameReader:
             raise FrameTableError(self._name(record), f"frame {frame}: {error}") from error
 
     def _name(self, record: InstanceRecord) -> str:
-        return f"instance {record.name_uid} of {self._reader.tar_uri}"
+        return f"instance {record.name_uid} of {self.reader.tar_uri}"
 
 
 def _fragments(table: FrameTable, frame: int) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cloud_optimized_dicom.errors import ObjectNotFoundError
 from cloud_optimized_dicom.format.metadata.document import SeriesDocument, parse_document
-from cloud_optimized_dicom.lock.lease import list_folder
+from cloud_optimized_dicom.lock.lease import Listing, list_series
 from cloud_optimized_dicom.series.commit import metadata_state
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ class SeenDocument(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A series as it was seen without a lock: the names in its folder, and its document if there is one."""
+    """A series as it was seen without a lock: what a list showed, and its document if there is one."""
 
-    names: tuple[str, ...]
+    listing: Listing
     document: SeenDocument | None
 
     @classmethod
@@ -37,35 +37,54 @@ class Look(NamedTuple):
         MetadataError, UnsupportedVersionError
             If the document cannot be understood.
         """
-        names = list_folder(store, key)
-        if key.metadata not in names:
-            return cls(names, None)
-        try:
-            return cls(names, _read(store, key))
-        except ObjectNotFoundError:
-            return cls(names, None)
+        listing = list_series(store, key)
+        return cls(listing, read_seen(store, key) if key.metadata in listing.names else None)
+
+    def has_leftovers(self, key: SeriesKey) -> bool:
+        """Return whether a writer is, or was, at work: there is a lock, or a segment."""
+        return any(name == key.lock or name.startswith(key.pending) for name in self.listing.names)
 
 
-def _read(store: ObjectStore, key: SeriesKey) -> SeenDocument:
-    found = store.read_object(key.metadata)
+def read_seen(store: ObjectStore, key: SeriesKey, known: SeenDocument | None = None) -> SeenDocument | None:
+    """Return the document of a series, or None if there is none.
+
+    Parameters
+    ----------
+    known
+        What was read before; it is read again only if it is not what is there.
+    """
+    if known is not None:
+        present = store.find(key.metadata)
+        if present is not None and present.version == known.state.version:
+            return known
+    try:
+        found = store.read_object(key.metadata)
+    except ObjectNotFoundError:
+        return None
     document = parse_document(store.url_of(key.metadata), found.data, key)
     return SeenDocument(document, metadata_state(found.data, found.info.version))
 
 
-def present(store: ObjectStore, key: SeriesKey) -> tuple[SeenDocument | None, ObjectInfo | None]:
-    """Return the document and the tar of a series, in the order that the protocol looks at them."""
-    try:
-        seen = _read(store, key)
-    except ObjectNotFoundError:
-        seen = None
-    return seen, store.find(key.tar)
+def find_tar(
+    store: ObjectStore, key: SeriesKey, seen: SeenDocument | None, listed: ObjectInfo | None
+) -> ObjectInfo | None:
+    """Return the tar of a series, as the holder of its lock has to know it.
 
+    Parameters
+    ----------
+    seen
+        The document, read by the holder.
+    listed
+        The tar that a list showed before the lock was taken.
 
-def present_since(store: ObjectStore, key: SeriesKey, look: Look) -> tuple[SeenDocument | None, ObjectInfo | None]:
-    """Return the same as :func:`present`; the document is not read again if it is still the one that was seen."""
-    metadata, tar = store.find_all([key.metadata, key.tar])
-    if metadata is None:
-        return None, tar
-    if look.document is not None and look.document.state.version == metadata.version:
-        return look.document, tar
-    return _read(store, key), tar
+    Notes
+    -----
+    A tar that the list showed is still there if the document, which was read later, names its version; and where there
+    was neither before nor is a document now, there is none.  Anything else is looked at again.
+    """
+    recorded = seen.document.tar if seen is not None else None
+    if listed is not None and recorded is not None and recorded.generation == listed.version:
+        return listed
+    if listed is None and seen is None:
+        return None
+    return store.find(key.tar)

@@ -92,8 +92,21 @@ def find_lock(store: ObjectStore, key: SeriesKey) -> LockState | None:
     )
 
 
-def recover_series(store: ObjectStore, key: SeriesKey, *, wait_seconds: float = 0) -> RecoveryResult:
+def recover_series(
+    store: ObjectStore,
+    key: SeriesKey,
+    *,
+    wait_seconds: float = 0,
+    lease_seconds: float = LockOptions.lease_seconds,
+) -> RecoveryResult:
     """Finish what a dead writer of one series decided, and sweep what it left; a live writer is left alone.
+
+    Parameters
+    ----------
+    wait_seconds
+        How long to wait for another writer.
+    lease_seconds
+        How long others respect our own lock once we have died.
 
     Notes
     -----
@@ -105,7 +118,7 @@ def recover_series(store: ObjectStore, key: SeriesKey, *, wait_seconds: float = 
     if key.lock not in names and not any(name.startswith(key.pending) for name in names):
         return RecoveryResult(uri, "nothing")
     try:
-        options = LockOptions(wait_seconds=wait_seconds)
+        options = LockOptions(lease_seconds, wait_seconds)
         acquisition = acquire(store, key, options, hashed_uids=_hashed(store, key))
         finished = _settle(Series(store, key), acquisition)
     except LockAcquisitionError as error:

@@ -173,7 +173,7 @@ def pack_kept(
 
 
 def segmented(payloads: Iterable[Payload], segment_bytes: int | None = SEGMENT_BYTES) -> tuple[Payload, ...]:
-    """Group payloads, in order, into at most 31 segments of about equal size, `segment_bytes` where that suffices.
+    """Group payloads, in order, into at most 31 segments of about one size, `segment_bytes` where that suffices.
 
     Parameters
     ----------
@@ -183,16 +183,16 @@ def segmented(payloads: Iterable[Payload], segment_bytes: int | None = SEGMENT_B
     payloads = list(payloads)
     if segment_bytes is None:
         return (ChainPayload(tuple(payloads)),) if payloads else ()
-    limit = max(segment_bytes, sum(payload.size for payload in payloads) // (MAX_SEGMENTS - 1))
-    groups: list[list[Payload]] = []
-    size = 0
+    total = sum(payload.size for payload in payloads)
+    count = min(MAX_SEGMENTS, max(1, -(-total // segment_bytes)))
+    limit = max(segment_bytes, -(-total // count))
+    groups: list[list[Payload]] = [[] for _ in range(count)]
+    start = 0
     for payload in chain.from_iterable(_cut(whole, limit) for whole in payloads):
-        if not groups or (size + payload.size > limit and len(groups) < MAX_SEGMENTS):
-            groups.append([])
-            size = 0
-        groups[-1].append(payload)
-        size += payload.size
-    return tuple(ChainPayload(tuple(group)) for group in groups)
+        # Where its middle would lie if all segments were of one size.
+        groups[min(count - 1, (2 * start + payload.size) * count // max(1, 2 * total))].append(payload)
+        start += payload.size
+    return tuple(ChainPayload(tuple(group)) for group in groups if group)
 
 
 def _cut(payload: Payload, limit: int) -> Sequence[Payload]:

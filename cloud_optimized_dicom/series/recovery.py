@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cloud_optimized_dicom.errors import ConflictError, ObjectNotFoundError
 from cloud_optimized_dicom.series.commit import finish, metadata_state
+from cloud_optimized_dicom.series.legacy_index import renew_index
 from cloud_optimized_dicom.series.reader import read_document
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def recover(series: Series, acquisition: Acquisition) -> bool:
         _log.info("finishing commit %s of %s", intent.write_id, series.store.url_of(series.key.folder))
         if finish(series, localised(series, intent)) is None:
             _check_complete(series, acquisition.lock, intent)
+            if intent.change.legacy_index == "write":  # who wrote the metadata may have died right behind that
+                renew_index(series.store, series.key, acquisition.lock)
         acquisition.lock.clear()
     if acquisition.listed:
         series.store.delete_all([(name, None) for name in acquisition.listed])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from cloud_optimized_dicom.series.verify import records_in_tar_order
 from cloud_optimized_dicom.uids import NestedUri, is_uid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from cloud_optimized_dicom.model import DicomFacts
     from cloud_optimized_dicom.series.tar_check import Orphan
@@ -39,7 +39,7 @@ _RECOVERED = {
 
 @dataclass(frozen=True, slots=True)
 class RepairResult:
-    """What a repair did, one line each; `reason` says why it could not, `busy` if a writer was the reason."""
+    """What a repair or migration did, or would do, a line each; `reason`: why it could not, `busy`: a writer was."""
 
     series_uri: str
     actions: tuple[str, ...] = ()
@@ -61,43 +61,50 @@ def repair_series(store: ObjectStore, key: SeriesKey, *, wait_seconds: float = 0
         return RepairResult(uri, (), recovered.reason, busy=recovered.outcome == "busy")
     actions = [] if recovered.outcome == "nothing" else [_RECOVERED[recovered.outcome]]
     options = TransactionOptions(create_if_missing=False, lock=LockOptions(wait_seconds=wait_seconds))
+    result = commit_staged(store, key, options, lambda transaction: _Repair(transaction).stage())
+    return replace(result, actions=(*actions, *result.actions))
+
+
+def commit_staged(
+    store: ObjectStore, key: SeriesKey, options: TransactionOptions, stage: Callable[[Transaction], list[str]]
+) -> RepairResult:
+    """Commit what is staged on a series; nothing is committed where the options leave it unlocked.
+
+    Parameters
+    ----------
+    stage
+        Stages changes and returns a line for each.
+    """
+    uri = store.url_of(key.folder)
     try:
         transaction = Transaction.begin(store, key, options)
         try:
-            staged = _Repair(transaction).stage()
+            actions = stage(transaction)
         except BaseException:
             transaction.rollback()
             raise
-        transaction.commit()
-        actions += staged
+        if options.locked:
+            transaction.commit()
     except LockAcquisitionError as error:
-        return RepairResult(uri, tuple(actions), str(error), busy=True)
+        return RepairResult(uri, (), str(error), busy=True)
     except CODError as error:
-        return RepairResult(uri, tuple(actions), f"{type(error).__name__}: {error}")
+        return RepairResult(uri, (), f"{type(error).__name__}: {error}")
     return RepairResult(uri, tuple(actions))
 
 
-class _Repair:
+class Mending:
+    """What may be staged on a series so that its records say what its bytes are."""
+
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._document = transaction.base.document
 
-    def stage(self) -> list[str]:
-        """Stage every repair; return what was done."""
-        tar = self._transaction.base.tar
-        if tar is None:
-            return []
-        findings = Findings()
+    def _checked(self, tar: ObjectInfo, findings: Findings) -> tuple[list[InstanceRecord], TarCheck]:
+        """Read the whole tar; return the records in its order, and the check that was made."""
         records = records_in_tar_order(self._document, findings)
         check = TarCheck(self._reader(), tar, records, findings)
         check.run(VerifyOptions())
-        damaged = {finding.subject for finding in findings.found if finding.damage}
-        actions = [self._mend_table(record) for record in records if record.name_uid not in damaged]
-        whole = [orphan for orphan in check.orphans if orphan.span.stop <= tar.size]
-        actions += [self._record_orphan(place) for place in self._places(whole, tar)]
-        if not damaged:  # a checksum of damaged bytes would vouch for them
-            actions.append(self._record_tar(tar))
-        return [action for action in actions if action]
+        return records, check
 
     def _reader(self, orphan: InstanceRecord | None = None) -> SeriesReader:
         """Return a reader of what the holder of the lock found, as if an orphan had its record already."""
@@ -113,13 +120,38 @@ class _Repair:
         table = record.frame_table
         if not record.has_pixeldata or (table is not None and table.trusted and table.crc32cs is not None):
             return ""
-        facts = _find_facts(self._reader(), record)
+        facts = find_facts(self._reader(), record)
         if facts is None or facts.frame_table is None or facts.frame_table == table:
             return ""
         raw = dict(self._document.instances[record.name_uid])
         raw["offset_tables"] = dump_offset_tables(facts.frame_table)
         self._transaction.touch(record.name_uid, raw)
         return f"instance {record.name_uid}: frame table rebuilt, {len(facts.frame_table)} frames"
+
+    def _record_tar(self, tar: ObjectInfo) -> str:
+        recorded = self._document.tar
+        if recorded is not None and recorded.generation == tar.version:
+            return ""
+        crc = self._transaction.series.tar_crc32c(tar)
+        self._transaction.adopt(ObjectState(tar.version, tar.size, crc))
+        return "the tar's generation, size and CRC32C were recorded"
+
+
+class _Repair(Mending):
+    def stage(self) -> list[str]:
+        """Stage every repair; return what was done."""
+        tar = self._transaction.base.tar
+        if tar is None:
+            return []
+        findings = Findings()
+        records, check = self._checked(tar, findings)
+        damaged = {finding.subject for finding in findings.found if finding.damage}
+        actions = [self._mend_table(record) for record in records if record.name_uid not in damaged]
+        whole = [orphan for orphan in check.orphans if orphan.span.stop <= tar.size]
+        actions += [self._record_orphan(place) for place in self._places(whole, tar)]
+        if not damaged:  # a checksum of damaged bytes would vouch for them
+            actions.append(self._record_tar(tar))
+        return [action for action in actions if action]
 
     def _places(self, orphans: Iterable[Orphan], tar: ObjectInfo) -> list[InstanceRecord]:
         """Return where orphans lie that may be recorded: each UID once, and none where members of one name differ."""
@@ -152,7 +184,7 @@ class _Repair:
         )
 
     def _record_orphan(self, place: InstanceRecord) -> str:
-        facts = _find_facts(self._reader(place), place)
+        facts = find_facts(self._reader(place), place)
         if facts is None:
             return ""
         found, claimed = ((it.instance_uid, it.series_uid, it.study_uid) for it in (facts, place))
@@ -161,16 +193,8 @@ class _Repair:
         self._transaction.touch(place.name_uid, _record_of(place, facts))
         return f"instance {place.name_uid}: recorded, it was in the tar only"
 
-    def _record_tar(self, tar: ObjectInfo) -> str:
-        recorded = self._document.tar
-        if recorded is not None and recorded.generation == tar.version:
-            return ""
-        crc = self._transaction.series.tar_crc32c(tar)
-        self._transaction.adopt(ObjectState(tar.version, tar.size, crc))
-        return "the tar's generation, size and CRC32C were recorded"
 
-
-def _find_facts(reader: SeriesReader, record: InstanceRecord) -> DicomFacts | None:
+def find_facts(reader: SeriesReader, record: InstanceRecord) -> DicomFacts | None:
     """Return what an ingest would measure on what lies in the tar; None if that is no DICOM instance."""
     try:
         return inspected(reader, record)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from cloud_optimized_dicom.errors import WriteUnknownError
+from cloud_optimized_dicom.errors import StorageError, WriteUnknownError
 from cloud_optimized_dicom.storage.base import new_write_id
 from cloud_optimized_dicom.storage.payload import SeekableReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
 
     from cloud_optimized_dicom.lock.lease import SeriesLock
     from cloud_optimized_dicom.storage.base import Attributes, ObjectStore
@@ -23,7 +24,7 @@ _PIECE_BYTES = 1 << 20
 
 
 def stage(store: ObjectStore, lock: SeriesLock, segments: Mapping[str, Payload], attributes: Attributes) -> None:
-    """Write every segment as a new object.
+    """Write every segment as a new object; once one has failed, or we are interrupted, none goes on.
 
     Raises
     ------
@@ -32,33 +33,61 @@ def stage(store: ObjectStore, lock: SeriesLock, segments: Mapping[str, Payload],
     LockVerificationError
         If the lock was lost meanwhile.
     StorageError, OSError
-        If a segment could not be written; no further one is begun then.
+        If a segment could not be written.
     """
-    failed = threading.Event()
-
-    def upload(name: str) -> None:
-        if failed.is_set():
-            return
-        try:
-            lock.check()  # what is staged after the lock was lost, nobody would sweep
-            guarded = _Guarded(segments[name], lock.check)
-            store.create(name, guarded, write_id=new_write_id(), attributes=attributes)
-        except BaseException:
-            failed.set()
-            raise
-
+    staging = _Staging(store, lock, attributes)
     if len(segments) == 1 or store.uploads_at_once == 1:
-        for name in segments:
-            upload(name)
+        for name, payload in segments.items():
+            staging.upload(name, payload)
         return
+    uploads: list[Future[None]] = []
+    # Leaving the pool waits for all: what is still going up when the lock is let go could never be swept.
     with ThreadPoolExecutor(store.uploads_at_once, "cod-upload") as pool:
         try:
-            uploads = [pool.submit(upload, name) for name in segments]
-        finally:
-            pool.shutdown()  # waits: what is still going up when the lock is let go could never be swept
+            uploads += (pool.submit(staging.upload, name, payload) for name, payload in segments.items())
+            wait(uploads)
+        except BaseException:
+            staging.failed.set()
+            wait(uploads)
+            if any(isinstance(done.exception(), WriteUnknownError) for done in uploads):
+                lock.abandon()  # one may still land: the lock must stay to say so
+            raise
     errors = [error for error in (done.exception() for done in uploads) if error is not None]
-    for error in sorted(errors, key=lambda error: not isinstance(error, WriteUnknownError)):
+    for error in sorted(errors, key=_gravity):
         raise error
+
+
+class _Staging:
+    """The uploads of one commit: the first that fails breaks the others off."""
+
+    def __init__(self, store: ObjectStore, lock: SeriesLock, attributes: Attributes) -> None:
+        self._store, self._lock, self._attributes = store, lock, attributes
+        self.failed = threading.Event()
+
+    def upload(self, name: str, payload: Payload) -> None:
+        try:
+            self._check()  # what is staged after the lock was lost, nobody would sweep
+            guarded = _Guarded(payload, self._check)
+            self._store.create(name, guarded, write_id=new_write_id(), attributes=self._attributes)
+        except _UselessError:
+            self._lock.check()
+            raise
+        except BaseException:
+            self.failed.set()
+            raise
+
+    def _check(self) -> None:
+        if self.failed.is_set() or self._lock.lost:
+            raise _UselessError(self._lock.uri, self._lock.lost or "another segment could not be written")
+
+
+def _gravity(error: BaseException) -> int:
+    """Sort what says most to the front; what was only broken off says nothing."""
+    return 0 if isinstance(error, WriteUnknownError) else 2 if isinstance(error, _UselessError) else 1
+
+
+class _UselessError(StorageError):
+    """An upload that was broken off.  A storage error, so that a store in doubt about an earlier attempt says that."""
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom.checksum import crc32c, without_tail
 from cloud_optimized_dicom.errors import (
-    CODObjectNotFoundError,
-    ErrorLogExistsError,
     InstanceNotFoundError,
     LockVerificationError,
-    TarMissingInstanceError,
     TarValidationError,
 )
 from cloud_optimized_dicom.events import SeriesCommitted, emit
 from cloud_optimized_dicom.format.metadata.document import Change, SeriesDocument
 from cloud_optimized_dicom.format.metadata.record import dump_record, with_duplicate_path
 from cloud_optimized_dicom.format.tar import end_of_members
-from cloud_optimized_dicom.lock.lease import Acquisition, LockOptions, SeriesLock, acquire
-from cloud_optimized_dicom.lock.record import ObjectState
+from cloud_optimized_dicom.lock.lease import LockOptions, SeriesLock, acquire
 from cloud_optimized_dicom.ranges import ByteRange
-from cloud_optimized_dicom.series.commit import Base, Series, TarPlan, commit, let_go, quarantine
-from cloud_optimized_dicom.series.look import present, present_since
+from cloud_optimized_dicom.series.commit import Base, Series, TarPlan, commit, let_go
+from cloud_optimized_dicom.series.companion import THUMBNAIL, StagedThumbnail, settle_thumbnail
+from cloud_optimized_dicom.series.legacy_index import with_index
+from cloud_optimized_dicom.series.look import find_tar, read_seen
+from cloud_optimized_dicom.series.opening import check_not_quarantined, checked_base
 from cloud_optimized_dicom.series.packing import (
     SEGMENT_BYTES,
     NewMember,
@@ -35,16 +34,18 @@ from cloud_optimized_dicom.series.packing import (
     segmented,
 )
 from cloud_optimized_dicom.series.recovery import recover
-from cloud_optimized_dicom.series.state import describes
+from cloud_optimized_dicom.series.seal import END_BYTES, sealed
 from cloud_optimized_dicom.storage.payload import BytesPayload
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cloud_optimized_dicom.events import Hook
+    from cloud_optimized_dicom.lock.record import ObjectState
     from cloud_optimized_dicom.model import InstanceRecord
     from cloud_optimized_dicom.series.look import Look
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
+    from cloud_optimized_dicom.storage.payload import Payload
     from cloud_optimized_dicom.uids import SeriesKey
 
 
@@ -69,6 +70,8 @@ class TransactionOptions:
         to keeps its own.
     segment_bytes
         How large a staged segment gets before the next one starts; None: what suits the store.
+    legacy_index
+        Whether index.sqlite is written (True), dropped (False), or kept up to date where there is one (None).
     """
 
     replace: bool = False
@@ -79,6 +82,7 @@ class TransactionOptions:
     lock: LockOptions = field(default_factory=LockOptions)
     tar_storage_class: str | None = None
     segment_bytes: int | None = None
+    legacy_index: bool | None = None
 
 
 class Transaction:
@@ -96,7 +100,8 @@ class Transaction:
         self._removed: set[str] = set(base.document.instances) if options.replace else set()
         self._touched: dict[str, dict[str, Any]] = {}
         self._set: dict[str, Any] = {}
-        self._adopting = False
+        self._thumbnail: StagedThumbnail | None = None
+        self._adopting = self._trimming = self._sealing = False
         self._unset: set[str] = _custom_fields(base.document) if options.replace else set()
 
     @classmethod
@@ -123,15 +128,18 @@ class Transaction:
         """
         series = Series(store, key)
         if not options.locked:
-            return cls(series, _checked_base(series, None, options, look), None, options)
-        listed = look.names if look else None
+            seen = read_seen(store, key)
+            return cls(series, checked_base(series, None, options, seen, store.find(key.tar)), None, options)
+        listed, known = look or (None, None)
         acquisition = acquire(store, key, options.lock, hashed_uids=options.hashed_uids, listed=listed)
         lock = acquisition.lock
         try:
             lock.start_renewing()
-            _check_not_quarantined(series, acquisition, options)
+            check_not_quarantined(series, acquisition, options)
             recover(series, acquisition)
-            return cls(series, _checked_base(series, lock, options, look), lock, options)
+            seen = read_seen(store, key, known)
+            tar = find_tar(store, key, seen, acquisition.tar)
+            return cls(series, checked_base(series, lock, options, seen, tar), lock, options)
         except BaseException:
             lock.end()
             raise
@@ -158,6 +166,8 @@ class Transaction:
 
     def add(self, member: NewMember) -> None:
         """Stage a new instance."""
+        if member.record.name_uid in self.base.document.instances:
+            self.drop_thumbnail()  # it shows what this one replaces
         self.new[member.record.name_uid] = member
 
     def add_duplicate_path(self, uid: str, path: str) -> None:
@@ -174,6 +184,22 @@ class Transaction:
         self.base = replace(self.base, adopted=tar)
         self._adopting = True
 
+    def drop_end_blocks(self) -> bool:
+        """Stage that the tar is written anew without its end-of-archive blocks; return whether it has any.
+
+        Raises
+        ------
+        TarValidationError
+            If something other than zeros lies behind the last member.
+        """
+        tar = self.base.tar
+        self._trimming = tar is not None and self._members_end(tar) < tar.size
+        return self._trimming
+
+    def seal(self) -> None:
+        """Stage that the tar ends in end-of-archive blocks; nothing where there is no tar."""
+        self._sealing = True
+
     def remove(self, uids: Iterable[str]) -> None:
         """Stage the removal of instances; all of them or none.
 
@@ -186,6 +212,7 @@ class Transaction:
         for uid in uids:
             if self.find(uid) is None:
                 raise InstanceNotFoundError(uid, self.series.store.url_of(self.series.key.folder))
+        self.drop_thumbnail()
         for uid in uids:
             if self.new.pop(uid, None) is None:
                 self._removed.add(uid)
@@ -204,6 +231,16 @@ class Transaction:
         self._set.pop(name, None)
         self._unset.add(name)
 
+    def set_thumbnail(self, thumbnail: StagedThumbnail) -> None:
+        """Stage the thumbnail of the series as it is staged now."""
+        self.set_field(THUMBNAIL, thumbnail.document)
+        self._thumbnail = thumbnail
+
+    def drop_thumbnail(self) -> None:
+        """Stage that the series has no thumbnail, because what it shows is no more."""
+        self.remove_field(THUMBNAIL)
+        self._thumbnail = None
+
     # -- how it ends
 
     def commit(self, hooks: Iterable[Hook] = ()) -> SeriesDocument:
@@ -219,10 +256,17 @@ class Transaction:
         try:
             plan, records = self._plan()
             change = self._change(records)
+            idle = plan is None and not change and not self._adopting
+            if not idle or self._options.legacy_index is not None:
+                wanted, tar_changes = self._options.legacy_index, plan is not None
+                change = with_index(self.series, self.base, change, wanted=wanted, tar_changes=tar_changes)
+            if THUMBNAIL in {*change.set_fields, *change.remove_fields}:
+                self.lock.renew()  # whoever lost the lock must not touch it
+                settle_thumbnail(self.series.store, self.series.key, self.base.document, self._thumbnail)
         except BaseException as error:
             let_go(self.lock, error)
             raise
-        if plan is None and not change and not self._adopting:
+        if idle and not change:
             self.lock.release()
             return self.base.document
         document = commit(self.series, self.lock, self.base, plan, change)
@@ -248,21 +292,27 @@ class Transaction:
         """Return the tar to make and the records that change with it."""
         if self._removed or (self._options.replace and self.base.tar is not None):
             return self._rewrite()
-        if not self.new:
-            return None, dict(self._touched)
         tar = self.base.tar
+        if not self.new and not self._trimming and not (tar and self._lacks_end_blocks(tar)):
+            return None, dict(self._touched)
         if tar is None:
             packed = pack_new(self.new.values(), 0, self._segment_bytes)
-            plan = TarPlan(keep=False, segments=packed.segments, storage_class=self._new_class)
+            plan = TarPlan(keep=False, segments=self._ended(packed.segments), storage_class=self._new_class)
             return plan, {**self._touched, **packed.records}
         end = self._members_end(tar)
         packed = pack_new(self.new.values(), end, self._segment_bytes)
         records = {**self._touched, **packed.records}
         if end == tar.size:
-            return TarPlan(keep=True, segments=packed.segments, storage_class=tar.storage_class), records
+            return TarPlan(keep=True, segments=self._ended(packed.segments), storage_class=tar.storage_class), records
         # The tar ends in end-of-archive blocks, which must never come to lie in the middle: write it anew without them.
-        segments = (self._prefix(tar, end), *packed.segments)
-        return TarPlan(keep=False, segments=segments, storage_class=self._new_class), records
+        segments = (self._prefix(tar, end) if end else BytesPayload(b""), *packed.segments)
+        return TarPlan(keep=False, segments=self._ended(segments), storage_class=self._new_class), records
+
+    def _ended(self, segments: tuple[Payload, ...]) -> tuple[Payload, ...]:
+        return sealed(segments) if self._sealing else segments
+
+    def _lacks_end_blocks(self, tar: ObjectInfo) -> bool:
+        return self._sealing and tar.size - self._members_end(tar) < END_BYTES
 
     def _rewrite(self) -> tuple[TarPlan, dict[str, dict[str, Any]]]:
         document = self.base.document
@@ -278,7 +328,7 @@ class Transaction:
         records.update(added.records)
         payloads += [member_payload(member.record, member.payload) for member in self.new.values()]
         segments = segmented(payloads, self._segment_bytes) or (BytesPayload(b""),)
-        return TarPlan(keep=False, segments=segments, storage_class=self._new_class), records
+        return TarPlan(keep=False, segments=self._ended(segments), storage_class=self._new_class), records
 
     @property
     def _new_class(self) -> str | None:
@@ -315,49 +365,5 @@ class Transaction:
         return self.series.store.iter_chunks(self.series.key.tar, span, version=tar.version) if len(span) else ()
 
 
-def _check_not_quarantined(series: Series, acquisition: Acquisition, options: TransactionOptions) -> None:
-    if acquisition.error_log and not options.override_errors:
-        raise ErrorLogExistsError(series.store.url_of(series.key.error_log))
-
-
 def _custom_fields(document: SeriesDocument) -> set[str]:
     return set(document.raw) - document.own_keys
-
-
-def _checked_base(
-    series: Series, lock: SeriesLock | None, options: TransactionOptions, look: Look | None = None
-) -> Base:
-    store, key = series.store, series.key
-    seen, tar = present(store, key) if look is None else present_since(store, key, look)
-    if seen is None:
-        if not options.create_if_missing:
-            raise CODObjectNotFoundError(store.url_of(key.folder))
-        empty = SeriesDocument.empty(store.url_of(key.metadata), key, hashed_uids=options.hashed_uids)
-        return _agreeing(series, Base(empty, None, tar), lock)
-    return _agreeing(series, Base(seen.document, seen.state, tar), lock)
-
-
-def _agreeing(series: Series, base: Base, lock: SeriesLock | None) -> Base:
-    """Return the base if its tar is the one that the document was written for; raise otherwise."""
-    recorded, tar = base.document.tar, base.tar
-    if recorded is None:
-        if tar is None and base.document.instances:
-            raise TarMissingInstanceError(
-                series.tar_uri, next(iter(base.document.instances)), "the tar is missing, the metadata is not"
-            )
-        if tar is not None and tar.size < max((r.span.stop for r in base.document.iter_records()), default=0):
-            if lock is not None:
-                lock.renew()  # as below
-            raise TarValidationError(series.tar_uri, "the tar is shorter than the metadata says")
-        known = tar is not None and tar.crc32c is not None and base.metadata is not None
-        return replace(base, adopted=ObjectState(tar.version, tar.size, tar.crc32c)) if tar and known else base
-    if tar is not None and tar.version == recorded.generation:
-        return base
-    if tar is not None and describes(recorded, series.store, series.key, tar):
-        # A copied or restored store: same bytes, other versions.
-        return replace(base, adopted=ObjectState(tar.version, recorded.size, recorded.crc32c))
-    reason = "the tar is missing" if tar is None else "the tar is not the one that the metadata was written for"
-    if lock is not None:
-        lock.renew()  # raises if the lock was lost, which then explains the disagreement
-        quarantine(series, reason)
-    raise TarValidationError(series.tar_uri, reason)

@@ -16,7 +16,9 @@ from cloud_optimized_dicom.errors import (
     TransientStorageError,
 )
 from cloud_optimized_dicom.series.findings import VerifyReport
+from cloud_optimized_dicom.series.legacy_index import find_fault
 from cloud_optimized_dicom.series.maintenance import find_lock
+from cloud_optimized_dicom.series.reader import read_document
 from cloud_optimized_dicom.series.snapshot import take_snapshot
 from cloud_optimized_dicom.series.tar_check import Findings, TarCheck, VerifyOptions
 
@@ -82,9 +84,21 @@ def _verify(store: ObjectStore, key: SeriesKey, options: VerifyOptions, known: S
         checked = TarCheck(reader, tar, records, findings).run(options)
     elif records:
         findings.damage("tar-missing", key.tar, f"there is no tar for {len(records)} instances")
+    if tar is not None and (others or reader.document.legacy_index):
+        _check_index(store, reader, tar.size, findings)
     if not reader.document.instances:
         findings.odd("no-instances", key.metadata, "the series holds no instance")
     return VerifyReport(uri, len(reader.document.instances), checked, tuple(findings.found))
+
+
+def _check_index(store: ObjectStore, reader: SeriesReader, tar_bytes: int, findings: Findings) -> None:
+    fault = find_fault(store, reader.key, reader.document, tar_bytes)
+    if fault is None:
+        return
+    now = read_document(store, reader.key)[0]
+    if now.commits != reader.document.commits or now.tar != reader.document.tar:
+        raise StaleReadError(store.url_of(reader.key.metadata), "", "the series was changed")
+    findings.odd("legacy-index", reader.key.index, fault)
 
 
 def _check_folder(store: ObjectStore, key: SeriesKey, findings: Findings) -> bool:

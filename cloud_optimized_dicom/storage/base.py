@@ -11,6 +11,7 @@ import uuid
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloud_optimized_dicom.errors import ObjectNotFoundError, PreconditionFailedError
@@ -27,6 +28,12 @@ MAX_CONCAT_SOURCES = 32
 
 PARALLEL_READS = 32
 """How many requests of one read run at a time."""
+
+
+def common_prefix(first: str, second: str) -> str:
+    """Return what two names begin with alike, not only up to a slash."""
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    return "".join(char for char, _ in pairs)
 
 
 def new_write_id() -> str:
@@ -143,15 +150,6 @@ class ObjectStore(ABC):
         except ObjectNotFoundError:
             return None
 
-    def find_all(self, names: Sequence[str]) -> list[ObjectInfo | None]:
-        """Return the present state of several objects, None for each that does not exist.
-
-        Notes
-        -----
-        One request where the store has batches.  The states need not be of one moment.
-        """
-        return [self.find(name) for name in names]
-
     @abstractmethod
     def read_object(self, name: str) -> ReadResult:
         """Read a whole object in one request, as stored: a content encoding is *not* undone.
@@ -200,6 +198,10 @@ class ObjectStore(ABC):
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield every object whose name starts with `prefix`, in the order of the names' UTF-8 bytes."""
+
+    def list_between(self, start: str, stop: str) -> Iterator[ObjectInfo]:
+        """Yield every object from the name `start` on, up to and without the name `stop`, in order; names are ASCII."""
+        return (info for info in self.list(common_prefix(start, stop)) if start <= info.name < stop)
 
     @abstractmethod
     def list_folders(self, prefix: str = "") -> Iterator[str]:

@@ -27,7 +27,6 @@ from cloud_optimized_dicom.storage.base import (
     ObjectStore,
     ReadResult,
 )
-from cloud_optimized_dicom.storage.gcs_batch import BATCH_OBJECTS, find_in_one_request
 from cloud_optimized_dicom.storage.gcs_client import ClientRecipe, keep_connections
 from cloud_optimized_dicom.storage.gcs_errors import sdk_errors
 from cloud_optimized_dicom.storage.gcs_media import Media, MediaRequest, check_range
@@ -43,13 +42,14 @@ from cloud_optimized_dicom.storage.gcs_uploads import WHOLE_UPLOAD_BYTES, Place,
 from cloud_optimized_dicom.storage.retry import DEFAULT_RETRY, RetryBudget, RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cloud_optimized_dicom.ranges import ByteRange
     from cloud_optimized_dicom.storage.payload import Payload
 
 Result = TypeVar("Result")
 
+_BATCH_OBJECTS = 100  # what one batch request may hold
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 
 
@@ -160,18 +160,6 @@ class GcsStore(ObjectStore):
 
         return self._patiently(self.url_of(name), get)
 
-    def find_all(self, names: Sequence[str]) -> list[ObjectInfo | None]:
-        """Return the present states of several objects, in one request per hundred."""
-        found: list[ObjectInfo | None] = []
-        for start in range(0, len(names), BATCH_OBJECTS):
-            some = names[start : start + BATCH_OBJECTS]
-            try:
-                with sdk_errors(self.url):
-                    found += find_in_one_request(self._connected(), self._bucket, self._prefix, some)
-            except StorageError:
-                found += super().find_all(some)  # with its retries; or the server has no batches
-        return found
-
     def read_object(self, name: str) -> ReadResult:
         """Read a whole object in one request; `updated` is to the second."""
         url = self.url_of(name)
@@ -224,34 +212,34 @@ class GcsStore(ObjectStore):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose name starts with `prefix`, a page of up to 1000 at a request."""
-        for blobs, _ in self._pages(prefix, None):
+        return self._listed(prefix=self._prefix + prefix)
+
+    def list_between(self, start: str, stop: str) -> Iterator[ObjectInfo]:
+        """Yield the objects from `start` on, up to and without `stop`, a page of up to 1000 at a request."""
+        return self._listed(start_offset=self._prefix + start, end_offset=self._prefix + stop)
+
+    def _listed(self, **bounds: str) -> Iterator[ObjectInfo]:
+        for blobs, _ in self._pages(**bounds):
             for blob in blobs:
                 yield _info_of_blob(blob.name[len(self._prefix) :], blob)
 
     def list_folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the folders directly below `prefix`."""
-        for _, folders in self._pages(prefix, "/"):
+        for _, folders in self._pages(prefix=self._prefix + prefix, delimiter="/"):
             for folder in folders:
                 yield folder[len(self._prefix) :]
 
-    def _pages(self, prefix: str, delimiter: str | None) -> Iterator[tuple[Sequence[Any], Sequence[str]]]:
+    def _pages(self, **bounds: str) -> Iterator[tuple[Sequence[Any], Sequence[str]]]:
         token = None
         while True:
-            blobs, folders, token = self._patiently(self.url_of(prefix), partial(self._page, prefix, delimiter, token))
+            blobs, folders, token = self._patiently(self.url, partial(self._page, token, bounds))
             yield blobs, folders
             if token is None:
                 return
 
-    def _page(
-        self, prefix: str, delimiter: str | None, token: str | None
-    ) -> tuple[Sequence[Any], Sequence[str], str | None]:
+    def _page(self, token: str | None, bounds: Mapping[str, str]) -> tuple[Sequence[Any], Sequence[str], str | None]:
         found = self._connected().list_blobs(
-            self._bucket_name,
-            prefix=self._prefix + prefix,
-            delimiter=delimiter,
-            page_token=token,
-            fields=LISTED_FIELDS,
-            **self._once,
+            self._bucket_name, page_token=token, fields=LISTED_FIELDS, **bounds, **self._once
         )
         page = next(found.pages)
         return list(page), page.prefixes, found.next_page_token
@@ -348,15 +336,16 @@ class GcsStore(ObjectStore):
 
     def delete_all(self, objects: Sequence[tuple[str, str | None]]) -> None:
         """Delete several objects in one request per hundred; what is gone or has moved on is passed over."""
-        for start in range(0, len(objects), BATCH_OBJECTS):
-            some = objects[start : start + BATCH_OBJECTS]
+        for start in range(0, len(objects), _BATCH_OBJECTS):
+            some = objects[start : start + _BATCH_OBJECTS]
             try:
                 with sdk_errors(self.url), self._connected().batch():
                     for name, version in some:
                         blob = self._bucket.blob(self._prefix + name)
                         blob.delete(if_generation_match=self._generation(name, version), **self._once)
-            except StorageError:
-                # One of them failed (the batch says no more than that), or the server has no batches: one by one.
+            except (StorageError, ValueError):
+                # One of them failed (the batch says no more than that), or the server has no batches (what it answers
+                # then is no batch, a `ValueError` of the library): one by one.
                 super().delete_all(some)
 
 

@@ -23,13 +23,14 @@ from cloud_optimized_dicom.storage.base import (
     ObjectInfo,
     ObjectStore,
     ReadResult,
+    common_prefix,
 )
 from cloud_optimized_dicom.storage.clock import utc_now
 from cloud_optimized_dicom.storage.local_growth import grow
 from cloud_optimized_dicom.storage.local_objects import Incoming, LocalObjects, Opened, WriteRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cloud_optimized_dicom.ranges import ByteRange
     from cloud_optimized_dicom.storage.clock import Clock
@@ -108,19 +109,29 @@ class LocalStore(ObjectStore):
             if info is not None:
                 yield info
 
+    def list_between(self, start: str, stop: str) -> Iterator[ObjectInfo]:
+        """Yield the objects from the name `start` on, up to and without the name `stop`."""
+
+        def wanted(name: str) -> bool:
+            return name < stop and (name >= start or (name.endswith("/") and start.startswith(name)))
+
+        for name in self._names(common_prefix(start, stop), wanted):
+            info = self.find(name)
+            if info is not None:
+                yield info
+
     def list_folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the folders directly below `prefix`; a directory without objects is none."""
         for name, is_folder in self._objects.entries(prefix):
             if is_folder and next(self._names(name), None) is not None:
                 yield name
 
-    def _names(self, prefix: str) -> Iterator[str]:
+    def _names(self, prefix: str, wanted: Callable[[str], bool] = lambda _: True) -> Iterator[str]:
+        """Yield the names with a prefix; `wanted` is asked of objects and, with a slash at their end, of folders."""
         folder = prefix[: prefix.rfind("/") + 1]
         for name, is_folder in self._objects.entries(folder):
-            if name.startswith(prefix) and is_folder:
-                yield from self._names(name)
-            elif name.startswith(prefix):
-                yield name
+            if name.startswith(prefix) and wanted(name):
+                yield from self._names(name, wanted) if is_folder else (name,)
 
     # -- writing
 

@@ -12,6 +12,7 @@ from cloud_optimized_dicom.errors import ObjectNotFoundError, StorageError
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.storage.base import ConcatSource
 from cloud_optimized_dicom.testing.store_writes import LARGE_BYTES, content, pattern, put, put_over
+from cloud_optimized_dicom.uids import SeriesKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,6 +178,33 @@ class StoreListTests:
         """Folders are what lies directly below a prefix and has objects in it, by their full names."""
         self.fill(store)
         assert list(store.list_folders(prefix)) == folders
+
+    @pytest.mark.parametrize(
+        ("start", "stop"),
+        [
+            ("a", "b"),
+            ("b/1", "b/3"),
+            ("b/2", "b/2"),
+            ("", "zzz"),
+            ("ab/", "ab0"),
+            ("a/x", "b"),
+            ("b/2/", "c"),
+            ("c", "a"),
+        ],
+    )
+    def test_list_between_two_names(self, store: ObjectStore, start: str, stop: str) -> None:
+        """A list from one name to another holds exactly the objects in between, as a list of all has them."""
+        self.fill(store)
+        assert list(store.list_between(start, stop)) == [info for info in store.list() if start <= info.name < stop]
+
+    def test_objects_of_a_series_lie_between_two_names(self, store: ObjectStore) -> None:
+        """The names of a series take in its tar and its folder, and nothing of series whose UIDs begin alike."""
+        keys = [SeriesKey("1.2", uid) for uid in ("1.3", "1.30", "1.3.1", "1.3.10", "1", "1.4")]
+        for key in keys:
+            for name in (key.tar, key.metadata, key.segment("w", 0)):
+                put(store, name)
+        found = [info.name for info in store.list_between(*keys[0].names)]
+        assert found == [keys[0].tar, keys[0].segment("w", 0), keys[0].metadata]
 
     def test_empty_store(self, store: ObjectStore) -> None:
         """A store without objects lists nothing."""

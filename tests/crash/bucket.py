@@ -68,13 +68,13 @@ class Bucket:
 
 
 def decision(requests: Sequence[RequestRecord]) -> int:
-    """Return the number of the request that decides: the second insertion of the lock (the first one takes it)."""
+    """Return the number of the request that decides: the last insertion of the lock (the first one takes it)."""
     numbers = [
         number
         for number, request in enumerate(requests)
         if request.operation == "objects.insert" and request.object_name.endswith(KEY.lock)
     ]
-    return numbers[1] if len(numbers) > 1 else len(requests)
+    return numbers[-1] if len(numbers) > 1 else len(requests)
 
 
 def changes(request: RequestRecord) -> bool:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cloud_optimized_dicom import Datastore
 from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.errors import CODObjectNotFoundError, StaleReadError
+from cloud_optimized_dicom.format.sqlite_index import parse_sqlite_index
+from cloud_optimized_dicom.format.tar import BLOCK_BYTES, parse_member_header
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.testing.intercepting_store import InterceptingStore
@@ -74,6 +76,7 @@ def look(store: ObjectStore) -> View:
             metadata = cod.get_metadata()
             records = metadata["cod"]["instances"]
             fields = {name: value for name, value in metadata.items() if name not in _OWN}
+            fields.get("thumbnail", {}).pop("uri", None)  # each attempt plays in a store of another name
             duplicates = {key: tuple(record.get("diff_hash_dupe_paths") or ()) for key, record in records.items()}
             return View({key: Seen(_bytes_of(cod, key), duplicates[key]) for key in records}, fields)
     except CODObjectNotFoundError:
@@ -154,7 +157,8 @@ def check_a_live_lock_is_respected(store: ObjectStore) -> None:
 def check_clean(store: ObjectStore, view: View, odd: frozenset[str] = frozenset()) -> None:
     """Make sure of the view, and of nothing else: no lock, no segments, tar and document agree, all bytes are right."""
     assert look(store) == view
-    names = {info.name for info in store.list(f"{KEY.folder}/")} - {KEY.index}
+    kept = {KEY.index, f"{KEY.folder}/thumbnail.mp4"}
+    names = {info.name for info in store.list(f"{KEY.folder}/")} - kept
     if view == NO_SERIES:
         assert names <= {KEY.metadata}, names
         return
@@ -166,6 +170,21 @@ def check_clean(store: ObjectStore, view: View, odd: frozenset[str] = frozenset(
     recorded = SeriesReader.open(store, KEY).document.tar
     if recorded is not None:
         assert recorded.generation == store.stat(KEY.tar).version
+    check_index(store, full=SeriesReader.open(store, KEY).document.legacy_index)
+
+
+def check_index(store: ObjectStore, *, full: bool = False) -> None:
+    """Make sure that older readers find no index of another tar: an empty one, or one of the tar that is there."""
+    found = store.find(KEY.index)
+    data = store.read_object(KEY.index).data if found else b""
+    index = parse_sqlite_index(data)
+    assert index is not None or not data
+    assert index is not None or not full
+    if index is not None and store.stat(KEY.tar).size == index.tar_bytes:
+        for name, start, size in index.members:
+            member = parse_member_header(store.read(KEY.tar, ByteRange(start - BLOCK_BYTES, start)))
+            assert member is not None, f"the index is wrong about {name}"
+            assert (member.name, member.size) == (name, size), f"the index is wrong about {name}"
 
 
 def check_readers(seen: View, midway: Midway, views: Sequence[View]) -> int:
@@ -221,6 +240,7 @@ class Aftermath:
         """Look at the series while nobody has done anything about it."""
         if self.midway is not None:
             self.seen = max(self.seen, check_readers(look(self.store), self.midway, self.views))
+        check_index(self.store)
         check_a_live_lock_is_respected(self.store)
 
     def check_recovery(self, store: ObjectStore) -> None:

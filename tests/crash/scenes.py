@@ -122,7 +122,27 @@ def _golden(store: ObjectStore, folder: Folder) -> None:
         store.create(info.name, payload, write_id=new_write_id(), attributes=attributes)
 
 
-STARTS: dict[str, Act] = {"nothing": _nothing, "three": _three, "golden": _golden}
+def _indexed(store: ObjectStore, folder: Folder) -> None:
+    """Store what `_three` does, for older readers too."""
+    with CODObject(store, None, KEY.study_uid, KEY.series_uid, "w", legacy_index=True) as cod:
+        cod.append(folder.instances(0, 1, 2))
+        cod.add_metadata_field("note", "first")
+
+
+def _drawn(store: ObjectStore, folder: Folder) -> None:
+    """Store what `_three` does, and a thumbnail of it."""
+    _three(store, folder)
+    with open_series(store, "a") as cod:
+        cod.get_thumbnail(thumbnail_size=16)
+
+
+STARTS: dict[str, Act] = {
+    "nothing": _nothing,
+    "three": _three,
+    "golden": _golden,
+    "indexed": _indexed,
+    "drawn": _drawn,
+}
 
 
 # -- what is done
@@ -184,6 +204,30 @@ def _nothing_new(store: ObjectStore, folder: Folder) -> None:
         assert len(cod.append(folder.instances(0, 1, 2)).same) == 3
 
 
+def _index(store: ObjectStore, folder: Folder) -> None:
+    del folder
+    with CODObject(store, None, KEY.study_uid, KEY.series_uid, "a", legacy_index=True):
+        pass
+
+
+def _no_index(store: ObjectStore, folder: Folder) -> None:
+    with CODObject(store, None, KEY.study_uid, KEY.series_uid, "a", legacy_index=False) as cod:
+        cod.append(folder.instances(3))
+
+
+def _draw(store: ObjectStore, folder: Folder) -> None:
+    """Add an instance, and a thumbnail of all."""
+    with open_series(store, "a") as cod:
+        cod.append(folder.instances(3))
+        cod.get_thumbnail(thumbnail_size=16)
+
+
+def _seal(store: ObjectStore, folder: Folder) -> None:
+    del folder
+    with open_series(store, "a") as cod:
+        cod.seal()
+
+
 def _golden_remove(store: ObjectStore, folder: Folder) -> None:
     del folder
     with open_series(store, "a") as cod:
@@ -202,6 +246,13 @@ SCENES: dict[str, Scene] = {
     "edit": Scene("three", _edit),
     "conflict": Scene("three", _conflict),
     "nothing-new": Scene("three", _nothing_new),
+    "thumbnail": Scene("drawn", _draw),
+    "remove-with-thumbnail": Scene("drawn", _remove),
+    "seal": Scene("three", _seal),
+    "index": Scene("three", _index),
+    "append-with-index": Scene("indexed", _appends("a", 3, 4)),
+    "swap-with-index": Scene("indexed", _appends("w", "1-other", 0, 2)),
+    "drop-index": Scene("indexed", _no_index),
     "append-to-older": Scene("golden", _appends("a", 0)),
     "remove-from-older": Scene("golden", _golden_remove, pinned=False),
 }

@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 
 from cloud_optimized_dicom.dicom.decode import FrameDecoder, decode_frame, pixel_description
+from cloud_optimized_dicom.errors import FrameDecodeError
 from cloud_optimized_dicom.testing.datasets import kinds
 from cloud_optimized_dicom.testing.datasets.base import Uids, describe_pixels, make_dataset, to_bytes
 from tests.dicom import oracle
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 HTJ2K = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203))
+JPEG2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91))
 NATIVE = (
     ImplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -285,6 +287,71 @@ def test_htj2k_of_the_other_sign() -> None:
     data = image(pixels, HTJ2K[0], encapsulate(frames))
     assert_equals_pydicom(data)
     np.testing.assert_array_equal(found_frames(data), pixels)
+
+
+@pytest.mark.parametrize("transfer_syntax", JPEG2000)
+@pytest.mark.parametrize(("dtype", "stored"), [("u1", 8), ("i1", 8), ("u2", 12), ("u2", 16), ("i2", 12), ("i2", 16)])
+def test_jpeg2000(dtype: str, stored: int, transfer_syntax: str) -> None:
+    """Read JPEG 2000 of either sign and of any precision to the pixels that were encoded."""
+    pixels = noise(dtype, 2, 33, 21) >> (8 * np.dtype(dtype).itemsize - stored)
+    options = {"codecformat": "j2k", "reversible": True, "bitspersample": stored}
+    frames = [bytes(imagecodecs.jpeg2k_encode(frame, **options)) for frame in pixels]
+    data = image(pixels, transfer_syntax, encapsulate(frames), stored=stored)
+    assert_equals_pydicom(data)
+    np.testing.assert_array_equal(found_frames(data), pixels)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_RCT"])
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_jpeg2000_colour(photometric: str, dtype: str) -> None:
+    """Read RGB whether or not the codestream has the reversible transform."""
+    pixels = noise(dtype, 1, 33, 21, 3)
+    transform = photometric == "YBR_RCT"
+    frames = [
+        bytes(imagecodecs.jpeg2k_encode(frame, codecformat="j2k", reversible=True, mct=transform)) for frame in pixels
+    ]
+    data = image(pixels, JPEG2000[0], encapsulate(frames), PhotometricInterpretation=photometric)
+    np.testing.assert_array_equal(found_frames(data), pixels)
+    assert_equals_pydicom(data)
+
+
+def test_jpeg2000_of_the_other_sign() -> None:
+    """Read a codestream of unsigned samples of 13 bits as the signed ones that the header says, as pydicom does."""
+    pixels = noise("i2", 1, 12, 12) >> 3
+    unsigned = pixels.view("u2") & 0x1FFF
+    options = {"codecformat": "j2k", "reversible": True, "bitspersample": 13}
+    frames = [bytes(imagecodecs.jpeg2k_encode(frame, **options)) for frame in unsigned]
+    data = image(pixels, JPEG2000[0], encapsulate(frames), stored=13)
+    assert_equals_pydicom(data)
+    np.testing.assert_array_equal(found_frames(data), pixels)
+
+
+@pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_bigendian.dcm", "CT_small.dcm", "liver.dcm", "SC_rgb.dcm"])
+def test_a_frame_decodes_into_an_array(name: str) -> None:
+    """Fill a given array, of the frame's type or of another, with what is decoded, whether or not that is in place."""
+    data = real_file(name).read()
+    facts = inspect(data)
+    decoder = FrameDecoder.of(header_of(facts), facts.transfer_syntax_uid)
+    for number, encoded in enumerate(joined(data, table_of(facts))):
+        frame = decoder.decode(encoded, number)
+        for dtype in (frame.dtype, np.float64):
+            filled = np.full(frame.shape, 77, dtype)
+            decoder.decode_into(filled, encoded, number)
+            np.testing.assert_array_equal(filled, frame)
+
+
+@pytest.mark.parametrize("stored", [9, 12, 16])
+@pytest.mark.parametrize("dtype", ["u2", "i2", "u4"])
+def test_bits_above_the_stored_ones_do_not_come_along(dtype: str, stored: int) -> None:
+    """Fill an array in place with the stored bits alone, and refuse a frame that is too short for it."""
+    pixels = noise(dtype, 1, 7, 6)
+    facts = inspect(image(pixels, ExplicitVRLittleEndian, pixels.tobytes(), stored=stored))
+    decoder = FrameDecoder.of(header_of(facts), facts.transfer_syntax_uid)
+    filled = np.zeros((7, 6), dtype)
+    decoder.decode_into(filled, pixels.tobytes())
+    np.testing.assert_array_equal(filled, decoder.decode(pixels.tobytes()))
+    with pytest.raises(FrameDecodeError):
+        decoder.decode_into(filled, pixels.tobytes()[:-1])
 
 
 def lossless_jpeg(pixels: NDArray[np.uint16], predictor: int, precision: int) -> bytes:

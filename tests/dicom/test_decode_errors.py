@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import resource
+import struct
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,9 @@ from cloud_optimized_dicom.testing.datasets import kinds
 from tests.dicom.helpers import header_of, inspect, joined, table_of
 from tests.realfiles import real_file
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SOURCES = (
     "JPGLosslessP14SV1_1s_1f_8b.dcm",
     "SC_rgb_jpeg_gdcm.dcm",
@@ -26,6 +30,7 @@ SOURCES = (
     "emri_small_jpeg_2k_lossless.dcm",
     "emri_small_jpeg_ls_lossless.dcm",
     "GDCMJ2K_TextGBR.dcm",
+    "693_J2KI.dcm",
     "MR_small.dcm",
     "MR_small_bigendian.dcm",
     "liver.dcm",
@@ -99,6 +104,52 @@ def test_a_codestream_that_claims_gigabytes_too(name: str, marker: bytes, distan
     huge = FrameDecoder.of(changed(header, rows=65535, columns=65535), decoder.transfer_syntax_uid)
     with pytest.raises(FrameDecodeError, match="far too short"):
         huge.decode(sized)
+
+
+def with_tiles(frame: bytearray, size: int) -> None:
+    """Let a codestream be of square tiles."""
+    struct.pack_into(">LL", frame, frame.index(b"\xff\x51") + 22, size, size)
+
+
+def with_precincts(frame: bytearray, exponent: int) -> None:
+    """Let a codestream be of square precincts, at every resolution."""
+    start = frame.index(b"\xff\x52")
+    levels = frame[start + 9]
+    segment = bytes([frame[start + 4] | 1]) + frame[start + 5 : start + 14] + bytes([17 * exponent]) * (levels + 1)
+    frame[start + 2 : start + 14] = (len(segment) + 2).to_bytes(2, "big") + segment
+
+
+def with_own_precincts(frame: bytearray, exponent: int) -> None:
+    """Let the first component of a codestream be of square precincts."""
+    start = frame.index(b"\xff\x52")
+    segment = b"\0\1" + frame[start + 9 : start + 14] + bytes([17 * exponent]) * (frame[start + 9] + 1)
+    frame[start + 14 : start + 14] = b"\xff\x53" + (len(segment) + 2).to_bytes(2, "big") + segment
+
+
+@pytest.mark.parametrize("kind", ["htj2k", "jpeg2000"])
+@pytest.mark.parametrize(
+    ("divide", "size"), [(with_tiles, 1), (with_tiles, 4), (with_precincts, 1), (with_own_precincts, 1)]
+)
+def test_frames_in_too_many_parts_cost_nothing(divide: Callable[[bytearray, int], None], size: int, kind: str) -> None:
+    """Refuse JPEG 2000 that divides a frame into parts of a few pixels, of which a decoder would keep gigabytes."""
+    data = getattr(kinds, kind)(kinds.make_frames(1, 1000, 900))
+    facts = inspect(data)
+    frame = bytearray(joined(data, table_of(facts))[0])
+    divide(frame, size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(FrameDecodeError, match="too many"):
+        FrameDecoder.of(header_of(facts), facts.transfer_syntax_uid).decode(bytes(frame))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+@pytest.mark.parametrize("divide", [with_precincts, with_own_precincts])
+def test_precincts_that_the_standard_knows_not(divide: Callable[[bytearray, int], None]) -> None:
+    """Refuse HTJ2K precincts of one sample, which end a process in which OpenJPH decodes them."""
+    decoder, frame, _ = source("htj2k")
+    divided = bytearray(frame)
+    divide(divided, 0)
+    with pytest.raises(FrameDecodeError):
+        decoder.decode(bytes(divided))
 
 
 def test_a_jpeg_that_claims_gigabytes_too() -> None:

@@ -34,7 +34,7 @@ PAGES = sorted(
     [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "pipelines/README.md", *(ROOT / "docs").rglob("*.md")]
 )
 SLOW_PAGES = {ROOT / "docs/how-to/train.md"}
-LANGUAGES = {"python", "sh", "text", "json"}
+LANGUAGES = {"python", "sh", "text", "json", "sql"}  # `sql` is for engines that are not here: it is shown, not run
 BUCKET = re.compile(r"gs://([a-z0-9-]+)")
 
 

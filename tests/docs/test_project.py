@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,18 +71,3 @@ def test_no_file_names_a_path_of_one_machine() -> None:
         if b"\0" not in line and machine.search(line)
     ]
     assert found == []
-
-
-def test_the_benchmark_runs_and_counts(tmp_path: Path) -> None:
-    """A small run prints its ratios and writes them as JSON, with the exact counts of reading."""
-    target = tmp_path / "figures.json"
-    options = ["--instances", "3", "--rounds", "1", "--json", str(target)]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *options], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "ratio" in done.stdout
-    figures = json.loads(target.read_text(encoding="utf-8"))
-    assert {row["store"] for row in figures["ingest"]} == {"local", "gcs"}
-    reading = figures["read"]
-    assert (reading["requests"], reading["floor_requests"]) == (2, 2)
-    assert reading["bytes_down"] == reading["floor_bytes"]

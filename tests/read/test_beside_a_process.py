@@ -18,7 +18,9 @@ import pytest
 from cloud_optimized_dicom import Datastore, Instance
 from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.cli.main import main
+from cloud_optimized_dicom.datasets import FrameDataset
 from cloud_optimized_dicom.errors import InstanceNotFoundError, StaleReadError
+from cloud_optimized_dicom.export import Selection, export_dicom
 from cloud_optimized_dicom.fsspec import CodFileSystem
 from cloud_optimized_dicom.storage.gcs_client import ClientRecipe
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
@@ -81,6 +83,11 @@ def write_on(url: str, folder: str, seed: int) -> None:
     series = Datastore(url, client)
     chance = random.Random(seed)
     for number in range(COMMITS):
+        if number % 4 == 3:
+            write_anew(series, folder, chance)
+            sys.stdout.write(f"{number}\n")
+            sys.stdout.flush()
+            continue
         with series.open(SERIES.uids.study, SERIES.uids.series, "a") as cod:
             present = set(cod.get_metadata()["cod"]["instances"])
             moving = [index for index in (0, 1, 5, 6, 7) if SERIES.instance_uid(index) in present]
@@ -91,6 +98,16 @@ def write_on(url: str, folder: str, seed: int) -> None:
                 cod.remove(SERIES.instance_uid(chance.choice(moving)))
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()
+
+
+def write_anew(series: Datastore, folder: str, chance: random.Random) -> None:
+    """Replace the series by the same instances in another order, so that all lie elsewhere."""
+    with series.open(SERIES.uids.study, SERIES.uids.series, "r") as cod:
+        uids = cod.get_metadata()["cod"]["instances"]
+        present = [index for index in range(8) if SERIES.instance_uid(index) in uids]
+    chance.shuffle(present)
+    with series.open(SERIES.uids.study, SERIES.uids.series, "w") as cod:
+        assert len(cod.append([Instance(f"{folder}/{index}.dcm") for index in present]).new) == len(present)
 
 
 @contextmanager
@@ -124,10 +141,16 @@ class Reader:
         self._files = {index: self._cod.open_instance(SERIES.instance_uid(index)) for index in KEPT}
         self._filesystem = CodFileSystem(place.url, client=place.client, skip_instance_cache=True)
         self._held = {index: self._filesystem.open(self._path(index)) for index in KEPT}
+        self._datasets = {index: self._dataset(index) for index in KEPT}
         self.stale = 0
         self.faces: dict[str, Callable[[int], None]] = {
             name.removeprefix("look_at_"): getattr(self, name) for name in dir(self) if name.startswith("look_at_")
         }
+
+    def _dataset(self, index: int) -> FrameDataset:
+        wanted = SERIES.instance_uid(index)
+        store = Datastore(self._place.url, self._place.client)
+        return FrameDataset(store, where=lambda header: header.get("SOPInstanceUID") == wanted)
 
     @staticmethod
     def _path(index: int) -> str:
@@ -196,6 +219,22 @@ class Reader:
             if numbers == list(range(numbers[0], numbers[-1] - 1, -1)):  # a gap is refused, beside a writer or not
                 expected = np.stack([SERIES.pixels(number) for number in numbers])
                 self._or_stale(lambda: bytes(cod.read_volume()[0].data), expected.tobytes())
+
+    def look_at_datasets(self, index: int) -> None:
+        """Take items of datasets for training, of one made long ago and of one made now."""
+        for dataset in (self._datasets[index], self._dataset(index)):
+            assert len(dataset) == 1
+            assert (dataset[0]["image"] == SERIES.pixels(index)).all()
+
+    def look_at_export(self, index: int) -> None:
+        """Export an instance as a file."""
+        uid = SERIES.instance_uid(index)
+        folder = self._scratch / "exported"
+        selection = Selection(uids=frozenset([uid]))
+        report = export_dicom(Datastore(self._place.url, self._place.client), folder, selection=selection)
+        assert report.ok
+        (file,) = folder.rglob(f"{uid}.dcm")
+        assert file.read_bytes() == SERIES.instance(index)
 
     def look_at_command_line(self, index: int) -> None:
         """Fetch a frame, a file and a header by the command line."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,10 @@ import pydicom
 import pytest
 
 from cloud_optimized_dicom import Datastore, Instance
-from cloud_optimized_dicom.errors import VolumeError
+from cloud_optimized_dicom.errors import HashMismatchError, VolumeError
+from cloud_optimized_dicom.storage.memory import MemoryStore
+from cloud_optimized_dicom.testing.counting_store import CountingStore
+from cloud_optimized_dicom.testing.datasets import kinds
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
 from tests.realfiles import real_file
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloud_optimized_dicom import CODObject
+    from cloud_optimized_dicom.storage.base import ObjectStore
 
 
 def ct(index: int, series: CtSeries, change: Callable[[pydicom.Dataset], None] | None = None) -> bytes:
@@ -35,7 +41,7 @@ def ct(index: int, series: CtSeries, change: Callable[[pydicom.Dataset], None] |
     return target.getvalue()
 
 
-def opened(url: str, client: Any, files: list[bytes], folder: Path) -> CODObject:
+def opened(url: str | ObjectStore, client: Any, files: list[bytes], folder: Path) -> CODObject:
     """Store files, which are of one series, and open it."""
     paths = []
     for number, data in enumerate(files):
@@ -115,6 +121,62 @@ def test_what_does_not_stack(change: Callable[[pydicom.Dataset], None], reason: 
     ):
         cod.read_volume()
     assert caught.value.uri == cod.tar_uri
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_what_the_ends_tell_is_refused_unread(index: int, tmp_path: Path) -> None:
+    """A first or last instance that is of another kind, a localizer for instance, costs no request."""
+    series = CtSeries(5, rows=12, columns=10)
+    files = [ct(number, series, tilted if number == index else None) for number in range(5)]
+    store = CountingStore(MemoryStore(f"memory://{uuid.uuid4().hex}"))
+    with opened(store, None, files, tmp_path) as cod:
+        assert len(cod.get_instances()) == 5
+        store.reset()
+        with pytest.raises(VolumeError, match="orientations"):
+            cod.read_volume()
+    assert not store.records
+
+
+def test_a_damaged_slice_is_told(tmp_path: Path) -> None:
+    """A slice whose bytes are not those that were stored ends the read, however many are being read."""
+    store = MemoryStore(f"memory://{uuid.uuid4().hex}")
+    series = CtSeries(5, rows=12, columns=10)
+    with opened(store, None, [ct(index, series) for index in range(5)], tmp_path) as cod:
+        damaged = bytearray(b"".join(store.iter_chunks(cod.key.tar)))
+        record = cod.get_instance(series.instance_uid(2)).record
+        assert record is not None
+        damaged[record.frame_span(0).start] ^= 1
+        stored = store._bucket.objects[cod.key.tar]
+        store._bucket.objects[cod.key.tar] = replace(stored, data=bytes(damaged))
+        with pytest.raises(HashMismatchError):
+            cod.read_volume()
+
+
+def test_a_deflated_volume_is_fetched_once(tmp_path: Path) -> None:
+    """All frames of a deflated instance come from one read of it."""
+    pixels = kinds.make_frames(6, 20, 16)
+    dataset = pydicom.dcmread(io.BytesIO(kinds.deflated(pixels)))
+    dataset.PerFrameFunctionalGroupsSequence = [enhanced_group(number) for number in range(6)]
+    target = io.BytesIO()
+    dataset.save_as(target)
+    store = CountingStore(MemoryStore(f"memory://{uuid.uuid4().hex}"))
+    with opened(store, None, [target.getvalue()], tmp_path) as cod:
+        assert len(cod.get_instances(strict_sorting=False)) == 1
+        store.reset()
+        volume, _ = cod.read_volume()
+    assert (volume == pixels).all()
+    assert len(store.records) == 1
+
+
+def enhanced_group(number: int) -> pydicom.Dataset:
+    """Return where a frame lies, as enhanced instances say it."""
+    group, position, orientation, measures = (pydicom.Dataset() for _ in range(4))
+    position.ImagePositionPatient = [0, 0, 2 * number]
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    measures.PixelSpacing = [1, 1]
+    group.PlanePositionSequence, group.PlaneOrientationSequence = [position], [orientation]
+    group.PixelMeasuresSequence = [measures]
+    return group
 
 
 def test_a_missing_slice_and_a_double_one(tmp_path: Path) -> None:

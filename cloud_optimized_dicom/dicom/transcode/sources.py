@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cloud_optimized_dicom.dicom.decoders_codestream import parse_codestream, require_plausible, require_sound_jpeg
+from cloud_optimized_dicom.dicom.decoders_jpeg2000 import HTJ2K_SYNTAXES, JPEG2000_SYNTAXES, require_bounded
+from cloud_optimized_dicom.dicom.decoders_pixels import ImagePixels
 from cloud_optimized_dicom.dicom.transcode.plan import JPEG_LOSSLESS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cloud_optimized_dicom.dicom.transcode.model import PixelFormat
+
+_RLE = "1.2.840.10008.1.2.5"
 
 
 def decode_native(frame: bytes, image: PixelFormat) -> NDArray[Any]:
@@ -48,8 +53,11 @@ def decode_by_pydicom(frame: bytes, image: PixelFormat) -> NDArray[Any]:
     Notes
     -----
     JPEG Lossless goes to GDCM alone: pylibjpeg's decoder clamps differences where ISO/IEC 10918-1 section H.1.2.1
-    wants them modulo 65536.  Nothing converts colours.
+    wants them modulo 65536.  Nothing converts colours.  A frame that would end the process, or take gigabytes that its
+    pixels do not, is refused first.
     """
+    if image.transfer_syntax_uid != _RLE:
+        _require_safe(frame, image)
     pixels = importlib.import_module("pydicom.pixels")
     encaps = importlib.import_module("pydicom.encaps")
     plugin = "gdcm" if image.transfer_syntax_uid in JPEG_LOSSLESS else ""
@@ -64,6 +72,26 @@ def decode_by_pydicom(frame: bytes, image: PixelFormat) -> NDArray[Any]:
         **pydicom_options(image),
     )
     return np.asarray(decoded)
+
+
+def _require_safe(frame: bytes, image: PixelFormat) -> None:
+    pixels = ImagePixels(
+        rows=image.rows,
+        columns=image.columns,
+        samples_per_pixel=image.samples_per_pixel,
+        bits_allocated=image.bits_allocated,
+        bits_stored=image.bits_stored,
+        pixel_representation=int(image.is_signed),
+        by_plane=False,
+        photometric_interpretation=image.photometric_interpretation,
+        pixel_tag="7FE00010",
+        vr="OB",
+    )
+    require_plausible(frame, parse_codestream(frame), pixels)
+    if image.transfer_syntax_uid in JPEG_LOSSLESS:
+        require_sound_jpeg(frame, pixels)
+    elif image.transfer_syntax_uid in JPEG2000_SYNTAXES | HTJ2K_SYNTAXES:
+        require_bounded(frame)
 
 
 def pydicom_options(image: PixelFormat) -> dict[str, Any]:

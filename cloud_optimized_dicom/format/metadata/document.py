@@ -7,7 +7,7 @@ import io
 import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.errors import InstanceNotFoundError, MetadataError
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from cloud_optimized_dicom.uids import SeriesKey
+
+IndexChange = Literal["write", "keep", "drop"]
+"""It is written for the tar that the commit leaves; it stays, and the document says from now on that there is one; it
+is deleted."""
 
 COMMITS_KEPT = 32
 _RECORDS_KEPT = 256  # parsed ones; what reads frame after frame of a slide parses its table once
@@ -39,28 +43,33 @@ class Change:
         UIDs to drop.
     set_fields, remove_fields
         Custom fields at the top of the document.
+    legacy_index
+        What becomes of index.sqlite.  None: there is none, or it stays, and the document says so already.
     """
 
     add: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
     set_fields: Mapping[str, Any] = field(default_factory=dict)
     remove_fields: tuple[str, ...] = ()
+    legacy_index: IndexChange | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.add or self.remove or self.set_fields or self.remove_fields)
+        changed = self.add or self.remove or self.set_fields or self.remove_fields
+        return bool(changed) or self.legacy_index is not None
 
     def dump(self) -> dict[str, Any]:
         """Return the change as JSON, but for the records it adds: a lock blob has those as its instances."""
         return {
             "remove": list(self.remove),
             "fields": {"set": dict(self.set_fields), "remove": list(self.remove_fields)},
+            "legacy_index": self.legacy_index,
         }
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], add: Mapping[str, Mapping[str, Any]]) -> Change:
         """Return the change that :meth:`dump` gave, with the records that it adds."""
         fields = raw["fields"]
-        return cls(add, tuple(raw["remove"]), fields["set"], tuple(fields["remove"]))
+        return cls(add, tuple(raw["remove"]), fields["set"], tuple(fields["remove"]), raw.get("legacy_index"))
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,11 @@ class SeriesDocument:
         return tuple(self.raw["cod"].get("commits", ()))
 
     @property
+    def legacy_index(self) -> bool:
+        """Whether every commit writes index.sqlite anew; older writers, who always do, do not say so."""
+        return self.raw["cod"].get("legacy_index") is True
+
+    @property
     def members_end(self) -> int:
         """Where the last recorded member ends within the tar, its padding included, in bytes."""
         return max((padded(record.span.stop) for record in self.iter_records()), default=0)
@@ -157,6 +171,10 @@ class SeriesDocument:
         cod = {**self.raw["cod"], "instances": instances}
         if tar is not None:
             cod["tar"] = _dump_tar(tar)
+        if change.legacy_index is not None:
+            cod["legacy_index"] = True
+        if change.legacy_index == "drop":
+            del cod["legacy_index"]
         cod["commits"] = [*self.commits, write_id][-COMMITS_KEPT:]
         raw = {name: value for name, value in self.raw.items() if name not in change.remove_fields}
         raw.update(change.set_fields)

@@ -32,14 +32,16 @@ from cloud_optimized_dicom.ingest.sources import expand, iter_sources, source_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, MutableMapping
+    from collections.abc import Iterable, Iterator, Mapping, MutableMapping
     from pathlib import Path
 
     from cloud_optimized_dicom.ingest.inventory.tables import Record
     from cloud_optimized_dicom.ingest.source_kinds import Source
     from cloud_optimized_dicom.storage.base import ObjectStore
 
-_SAMPLE_ROWS = 1000
+SAMPLE_ROWS = 1000
+"""Of a table are looked at to know its columns."""
+
 _GENERATION = re.compile(r"#[0-9]{10,}$")
 
 
@@ -76,7 +78,7 @@ class _Inventory:
                 closing(open_table(stream, has_header=self.has_header, wanted=self.columns.used)) as table,
             ):
                 for record in table.records:
-                    row = self._row(record)
+                    row = parse_row(f"{uri} {record.place}", self.columns, record, is_csv=self.kind == "csv")
                     if row is not None:
                         yield row
         except InstanceValidationError as error:
@@ -84,42 +86,66 @@ class _Inventory:
         except (CODError, OSError, EOFError, ValueError) as error:
             yield SourceFailure(uri, f"the rest of the inventory was not read: {_reason(error)}")
 
-    def _row(self, record: Record) -> InventoryRow | SourceFailure | None:
-        """Return what a row says; None for what is no file: folders, and versions that are not the live one."""
-        columns, cells = self.columns, record.cells
-        place = f"{self.source.uri} {record.place}"
-        if record.problem:
-            return SourceFailure(place, f"{place} {record.problem}")
-        uri = self._uri(cells)
-        if uri is None:
-            return SourceFailure(place, f"{place} does not say where the file is")
-        if uri.endswith("/") or not _is_live(columns, cells):
-            return None
-        try:
-            uri.encode("utf-8")
-            return InventoryRow(uri, _hints(columns, cells))
-        except UnicodeEncodeError:
-            return SourceFailure(place, f"{place} is not UTF-8")
-        except ValueError as error:
-            return SourceFailure(uri, f"{place}: {error}")
 
-    def _uri(self, cells: Mapping[str, Any]) -> str | None:
-        columns = self.columns
-        uri = text_of_cell(_cell(cells, columns.uri))
-        if uri is not None:
-            generation = text_of_cell(_cell(cells, columns.generation))
-            if generation is not None:
-                return uri.removesuffix(f"#{generation}")
-            return _GENERATION.sub("", uri) if columns.uri == "storage_url" else uri
-        bucket = text_of_cell(_cell(cells, columns.bucket))
-        # Blanks at the ends of an object's name are part of it.
-        name, key = _cell(cells, columns.name), _cell(cells, columns.key)
-        if bucket is None or not (name or key):
-            return None
-        if name:
-            return f"{_with_scheme('gs', bucket)}/{name}"
-        # S3 writes keys into CSV as it does into URLs, and nowhere else.
-        return f"{_with_scheme('s3', bucket)}/{unquote_plus(key) if self.kind == 'csv' else key}"
+def parse_row(
+    place: str, columns: Columns, record: Record, *, is_csv: bool = False
+) -> InventoryRow | SourceFailure | None:
+    """Return what a row says; None for what is no file: folders, and versions that are not the live one.
+
+    Parameters
+    ----------
+    place
+        What a failure calls the row.
+    is_csv
+        Whether keys of S3 are written as in URLs.
+    """
+    cells = record.cells
+    if record.problem:
+        return SourceFailure(place, f"{place} {record.problem}")
+    uri = _uri_of(columns, cells, is_csv=is_csv)
+    if uri is None:
+        return SourceFailure(place, f"{place} does not say where the file is")
+    if uri.endswith("/") or not _is_live(columns, cells):
+        return None
+    try:
+        uri.encode("utf-8")
+        return InventoryRow(uri, _hints(columns, cells))
+    except UnicodeEncodeError:
+        return SourceFailure(place, f"{place} is not UTF-8")
+    except ValueError as error:
+        return SourceFailure(uri, f"{place}: {error}")
+
+
+def columns_of(names: Iterable[str], sample: Iterable[Mapping[str, Any]], given: Mapping[str, str]) -> Columns:
+    """Return the columns of a table by its names, and by what the cells of a sample look like.
+
+    Raises
+    ------
+    ValueError
+        As :func:`~cloud_optimized_dicom.ingest.inventory.columns.resolve_columns`.
+    """
+    resolved = resolve_columns(names, given)
+    if resolved.crc32c is None or resolved.crc32c_form is not None:
+        return resolved
+    return replace(resolved, crc32c_form=common_form(_cell(cells, resolved.crc32c) for cells in sample))
+
+
+def _uri_of(columns: Columns, cells: Mapping[str, Any], *, is_csv: bool) -> str | None:
+    uri = text_of_cell(_cell(cells, columns.uri))
+    if uri is not None:
+        generation = text_of_cell(_cell(cells, columns.generation))
+        if generation is not None:
+            return uri.removesuffix(f"#{generation}")
+        return _GENERATION.sub("", uri) if columns.uri == "storage_url" else uri
+    bucket = text_of_cell(_cell(cells, columns.bucket))
+    # Blanks at the ends of an object's name are part of it.
+    name, key = _cell(cells, columns.name), _cell(cells, columns.key)
+    if bucket is None or not (name or key):
+        return None
+    if name:
+        return f"{_with_scheme('gs', bucket)}/{name}"
+    # S3 writes keys into CSV as it does into URLs, and nowhere else.
+    return f"{_with_scheme('s3', bucket)}/{unquote_plus(key) if is_csv else key}"
 
 
 def _with_scheme(scheme: str, bucket: str) -> str:
@@ -190,16 +216,14 @@ def _checked(found: Source | SourceFailure, given: Mapping[str, str]) -> _Invent
     has_header = not are_positions(given)
     try:
         with closing(found.open()) as stream, closing(open_table(stream, has_header=has_header)) as table:
-            sample = list(islice(table.records, _SAMPLE_ROWS))
+            sample = list(islice(table.records, SAMPLE_ROWS))
         names = table.names or list(dict.fromkeys(name for record in sample for name in record.cells))
-        resolved = resolve_columns(names, given) if names else Columns()  # an empty JSON array names nothing
+        # An empty JSON array names nothing.
+        resolved = columns_of(names, (record.cells for record in sample), given) if names else Columns()
     except MissingDependencyError:
         raise
     except (CODError, OSError, EOFError, ValueError) as error:
         raise InventoryError(found.uri, _reason(error)) from error
-    if resolved.crc32c is not None and resolved.crc32c_form is None:
-        form = common_form(_cell(record.cells, resolved.crc32c) for record in sample)
-        resolved = replace(resolved, crc32c_form=form)
     return _Inventory(found, resolved, table.kind, has_header)
 
 

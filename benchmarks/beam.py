@@ -1,0 +1,118 @@
+"""Pipelines: what they cost beside a plain ingest of the same files, and what a second worker process gains."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from benchmarks.figures import Row, at_least, times_floor
+from benchmarks.registry import benchmark
+from benchmarks.workbench import ingest, processors
+from cloud_optimized_dicom import Instance
+from cloud_optimized_dicom.beam import GroupBySeries, IngestSeries, ReadInventory, make_pipeline, read_counters
+from cloud_optimized_dicom.ingest.inventory import InventoryRow, iter_inventory
+from cloud_optimized_dicom.testing.datasets.series import CtSeries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from benchmarks.workbench import Workbench
+
+_SERIES, _INSTANCES, _EDGE = 300, 50, 64
+_QUICK_SERIES, _QUICK_INSTANCES = 6, 3
+_OVERHEAD, _GAIN = 1.2, 1.7
+
+
+@benchmark("beam", "an inventory of small series ingested by a pipeline, beside Datastore.ingest; two worker processes")
+def measure_beam(bench: Workbench) -> Iterator[Row]:
+    """Yield the overhead for each kind of store, and the gain of the second process."""
+    table, count = _make_inventory(bench)
+    series = count // (_QUICK_INSTANCES if bench.scale.is_quick else _INSTANCES)
+    name = f"{series} series of {count // series}"
+    for kind in ("local", "gcs"):
+        yield _overhead(bench, table, count, kind, name)
+    yield _gain(bench, table, count, name)
+
+
+def _overhead(bench: Workbench, table: Path, count: int, kind: str, name: str) -> Row:
+    # One process on either side: what is compared is the machinery, not how many processors each of them takes.
+    def plain(_: int) -> None:
+        rows = [row for row in iter_inventory(table) if isinstance(row, InventoryRow)]
+        instances = [Instance(row.uri, hints=row.hints) for row in rows]
+        ingest(bench.datastore(bench.place(kind)), instances, count, workers=1)
+
+    def pipeline(_: int) -> None:
+        _run(bench, table, count, kind)
+
+    ours, floor = bench.compare(pipeline, plain, bench.scale.heavy_rounds, is_warm=not bench.scale.is_quick)
+    if kind == "local":
+        ours, floor = (replace(each, traffic=None) for each in (ours, floor))
+    goals = (times_floor(ours, floor, _OVERHEAD),)
+    return Row("beam", f"{name} to {kind}", ours, floor, "Datastore.ingest(workers=1)", goals)
+
+
+def _gain(bench: Workbench, table: Path, count: int, name: str) -> Row:
+    """Return what two worker processes take beside one; without the server, which would take a processor itself."""
+
+    def work(processes: int) -> None:
+        flags = ("--direct_running_mode=multi_processing", f"--direct_num_workers={processes}")
+        _run(bench, table, count, "local", *flags)
+
+    two, one = bench.compare(lambda _: work(2), lambda _: work(1), bench.scale.heavy_rounds)
+    two, one = (replace(each, traffic=None) for each in (two, one))
+    goals = (at_least("speed", "x one process", one.wall_seconds / two.wall_seconds, _GAIN),)
+    note = f"the start of the processes is among the times; this machine has {processors()} processors"
+    return Row("beam", f"{name}, two worker processes to local", two, one, "one worker process", goals, note=note)
+
+
+def _run(bench: Workbench, table: Path, count: int, kind: str, *flags: str) -> None:
+    from apache_beam.options.pipeline_options import PipelineOptions  # noqa: PLC0415 - takes seconds
+
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)  # each worker process has three warnings to tell
+    with _server_of(bench):
+        pipeline = make_pipeline(PipelineOptions(list(flags)))
+        rows = (pipeline | ReadInventory([str(table)])).rows
+        _ = (rows | GroupBySeries()).series | IngestSeries(bench.place(kind))
+        result = pipeline.run()
+        result.wait_until_finish()
+    counters = read_counters(result)
+    if counters.get("files_new", 0) != count:
+        raise RuntimeError(f"{count} instances were to be stored: {json.dumps(counters)}")
+
+
+@contextmanager
+def _server_of(bench: Workbench) -> Iterator[None]:
+    """Let clients that workers make find the workbench's server."""
+    before = os.environ.get("STORAGE_EMULATOR_HOST")
+    os.environ["STORAGE_EMULATOR_HOST"] = bench.server.url
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["STORAGE_EMULATOR_HOST"]
+        else:
+            os.environ["STORAGE_EMULATOR_HOST"] = before
+
+
+def _make_inventory(bench: Workbench) -> tuple[Path, int]:
+    """Write the files, and the table of them with the UIDs that it claims; return it, and how many they are."""
+    quick = bench.scale.is_quick
+    number, size = (_QUICK_SERIES, _QUICK_INSTANCES) if quick else (_SERIES, _INSTANCES)
+    folder = bench.folder / "beam"
+    folder.mkdir()
+    with (folder / "inventory.csv").open("w", newline="", encoding="utf-8") as table:
+        writer = csv.writer(table)
+        writer.writerow(["uri", "size", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+        for seed in range(number):
+            ct = CtSeries(size, rows=_EDGE, columns=_EDGE, seed=seed)
+            for index, data in enumerate(ct):
+                path = folder / f"{seed:03d}-{index:02d}.dcm"
+                path.write_bytes(data)
+                writer.writerow([path, len(data), ct.uids.study, ct.uids.series, ct.instance_uid(index)])
+    return folder / "inventory.csv", number * size

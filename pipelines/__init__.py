@@ -1,0 +1,1 @@
+"""Runnable Apache Beam pipelines: ``python -m pipelines.ingest --help``."""
