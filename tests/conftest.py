@@ -6,6 +6,7 @@ With ``STORAGE_EMULATOR_HOST`` set, what needs Google Cloud Storage talks to tha
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloud_optimized_dicom.storage.base import ObjectStore
+
+# A shell lets its background jobs ignore Ctrl-C; tests that press it, and their processes, hear it all the same.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # So that a failing check of the shipped suite tells its values.
 pytest.register_assert_rewrite(
