@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     import argparse
 
 PIPELINES = ("catalogue", "export", "ingest", "migrate", "verify")
+BEAM_OPTIONS = {
+    "sdk_container_image": "the image of the workers: the one that this template is built of",
+    "sdk_location": "container, as the image has Beam installed",
+}
+"""What a job of ours needs of Beam's options and `gcloud` has no flags for: a template takes only what it declares."""
 _FOLDER = Path(__file__).parent
 
 
@@ -27,11 +32,12 @@ def dump_template(name: str) -> str:
     module = importlib.import_module(f"pipelines.{name}")
     parser: argparse.ArgumentParser = module.make_options()
     actions = [action for action in parser._actions if action.dest != "help"]  # noqa: SLF001 - there is no public list
+    beams = [_described(name, explanation) for name, explanation in BEAM_OPTIONS.items()]
     document = {
         "name": f"Cloud-Optimized DICOM: {name}",
         "description": (module.__doc__ or "").partition(":")[0] + ".",
         "streaming": False,
-        "parameters": [_parameter(parser, action) for action in actions],
+        "parameters": [*(_parameter(parser, action) for action in actions), *beams],
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -42,13 +48,7 @@ def _parameter(parser: argparse.ArgumentParser, action: argparse.Action) -> dict
         explanation += f" ({action.metavar})"
     if isinstance(action.default, list):  # a template hands a parameter over once
         explanation += "; one here"
-    found: dict[str, Any] = {
-        "name": action.dest,
-        "label": action.dest.replace("_", " "),
-        "helpText": explanation,
-        "isOptional": not action.required,
-        "paramType": "TEXT",
-    }
+    found = _described(action.dest, explanation) | {"isOptional": not action.required}
     if action.choices:
         found |= {"paramType": "ENUM", "enumOptions": [{"value": str(choice)} for choice in action.choices]}
     elif isinstance(action.default, bool):
@@ -58,6 +58,11 @@ def _parameter(parser: argparse.ArgumentParser, action: argparse.Action) -> dict
     if isinstance(action.default, str | int | float) and not isinstance(action.default, bool):
         found["defaultValue"] = str(action.default)
     return found
+
+
+def _described(name: str, explanation: str) -> dict[str, Any]:
+    label = name.replace("_", " ")
+    return {"name": name, "label": label, "helpText": explanation, "isOptional": True, "paramType": "TEXT"}
 
 
 def main() -> None:

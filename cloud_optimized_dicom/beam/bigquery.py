@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.ingest.inventory.columns import Columns
 
 _STAGE = "inventory"
+_UID = re.compile(r"[0-9.]{1,64}")
 _TABLE = "rows"  # what dead letters call a table that has no name
 
 
@@ -93,7 +95,8 @@ def _resolved(sample: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> 
 def _mapped(cells: Mapping[str, Any], known: Sequence[Columns]) -> Iterator[Any]:
     for columns in known:  # one, or none where a dead letter has told why
         uid = cells.get(columns.instance_uid) if columns.instance_uid else None
-        place = f"row of instance {uid}" if uid else "row"
+        # Nothing but a UID may be told, whatever that column holds.
+        place = f"row of instance {uid}" if _UID.fullmatch(str(uid)) else "row"
         row = parse_row(place, columns, Record(place, dict(cells)))
         if isinstance(row, SourceFailure):
             yield dead_letter(_STAGE, row.uri, row.reason)

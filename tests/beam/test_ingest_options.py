@@ -51,3 +51,12 @@ def test_flags_that_contradict_or_name_nothing_are_refused() -> None:
     known, flags = parse([*store, *asked, "--runner=DataflowRunner"])
     assert (known.bigquery_sql, known.compress, flags) == ("SELECT 1", None, ["--runner=DataflowRunner"])
     assert make_options().parse_args(store).storage_class is None
+
+
+def test_a_launcher_of_a_template_does_not_wait_for_the_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where Beam is told to write a template, there is no job to ask for counters, and nothing of it has failed."""
+    (tmp_path / "a.dcm").write_text("not DICOM", encoding="ascii")
+    arguments = ["--store", str(tmp_path / "store"), "--source", str(tmp_path / "*.dcm")]
+    assert main([*arguments, "--template_location=gs://bucket/job"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(arguments) == 1

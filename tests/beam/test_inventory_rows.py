@@ -61,6 +61,7 @@ def test_bad_rows_are_dead_letters_and_the_others_go_on() -> None:
     assert [row.uri for row in rows] == ["gs://b/a.dcm"]
     assert [letter.subject for letter in dead] == ["gs://b/c", "row of instance 1.3"]
     assert {letter.stage for letter in dead} == {"inventory"}
+    assert "no UID" not in dead[0].reason  # it could be anything
 
 
 def test_other_names_are_given() -> None:

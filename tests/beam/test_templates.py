@@ -9,8 +9,9 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.templates import PIPELINES, dump_template, path_of
+from pipelines.templates import BEAM_OPTIONS, PIPELINES, dump_template, path_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines"
 
@@ -40,15 +41,25 @@ def test_a_launcher_can_hand_over_every_parameter(name: str) -> None:
     }
     parser = importlib.import_module(f"pipelines.{name}").make_options()
     known, flags = parser.parse_known_args([f"--{key}={value}" for key, value in given.items()])
-    assert flags == []
+    assert flags == [f"--{key}=uri=a" for key in BEAM_OPTIONS]  # handed on to Beam, which knows them
+    assert set(BEAM_OPTIONS) <= set(PipelineOptions([]).get_all_options())
     switches = [each["name"] for each in parameters if each["paramType"] == "BOOLEAN"]
     assert all(getattr(known, switch) is True for switch in switches)
     off = [f"--{switch}=false" for switch in switches]
     required = [f"--{each['name']}=a" for each in parameters if not each["isOptional"]]
     known, _ = parser.parse_known_args([*required, *off])
     assert all(getattr(known, switch) is False for switch in switches)
-    with pytest.raises(SystemExit):
-        parser.parse_known_args([f"--{required[0]}", *(f"--{switch}=perhaps" for switch in switches or ["store"])][1:])
+    for switch in switches:
+        with pytest.raises(SystemExit):
+            parser.parse_known_args([*required, f"--{switch}=perhaps"])
+
+
+def test_the_page_explains_every_flag_of_an_ingest() -> None:
+    """No option is left out of the how-to."""
+    page = (FOLDER.parent / "docs" / "how-to" / "beam.md").read_text(encoding="utf-8")
+    names = [each["name"] for each in json.loads(dump_template("ingest"))["parameters"]]
+    assert "store" in names
+    assert [name for name in names if f"`--{name}" not in page] == []
 
 
 def test_the_image_has_the_beam_that_is_tested() -> None:
