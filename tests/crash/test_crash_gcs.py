@@ -75,7 +75,7 @@ def test_killed_around_every_request(
     """Whichever request a writer dies before or after: old or new series for readers, and the next writer goes on."""
     points = check_kills(bucket, forks, scene)
     record_property("points", points)
-    assert points >= 10
+    assert points >= 8
 
 
 @pytest.mark.slow
