@@ -38,8 +38,9 @@ demo: $(STAMP) ## Ingest real DICOM into a local datastore, append, read a frame
 test: $(DEV_STAMP) ## Run the fast tests
 	$(PYTEST) -n 2 -m "not slow"
 
+# Three at a time on two processors: they wait for disks and leases as much as they compute.
 test-slow: $(SLOW_STAMP) ## Run the heavy tests (minutes, gigabytes)
-	$(PYTEST) -n 2 -m slow
+	$(PYTEST) -n 3 -m slow
 
 check: $(DEV_STAMP) ## Lint, check formatting, types and the layers
 	$(BIN)/ruff check .
