@@ -79,12 +79,14 @@ def find_tar(
 
     Notes
     -----
-    A tar that the list showed is still there if the document, which was read later, names its version; and where there
-    was neither before nor is a document now, there is none.  Anything else is looked at again.
+    A tar that the list showed is still there if the document, which was read later, names its version and its size
+    (fake-gcs-server keeps the generation of an object that is composed onto itself); and where there was neither before
+    nor is a document now, there is none.  Anything else is looked at again.
     """
     recorded = seen.document.tar if seen is not None else None
-    if listed is not None and recorded is not None and recorded.generation == listed.version:
-        return listed
+    if listed is not None and recorded is not None:
+        same = (recorded.generation, recorded.size) == (listed.version, listed.size)
+        return listed if same else store.find(key.tar)
     if listed is None and seen is None:
         return None
     return store.find(key.tar)

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cloud_optimized_dicom import CODObject
+from cloud_optimized_dicom.series.look import Look
+from cloud_optimized_dicom.series.transaction import Transaction, TransactionOptions
 from cloud_optimized_dicom.storage.gcs import GcsStore
 from cloud_optimized_dicom.storage.gcs_client import ClientRecipe
 from cloud_optimized_dicom.storage.retry import RetryPolicy
 from cloud_optimized_dicom.testing.store_suite import StoreConcatTests, StoreListTests, StoreReadTests, StoreWriteTests
+from cloud_optimized_dicom.testing.datasets.series import CtSeries
+from cloud_optimized_dicom.uids import SeriesKey
+from tests.core.conftest import write_series
 from tests.fake_gcs import fake_gcs_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cloud_optimized_dicom.storage.base import ObjectStore
 
@@ -30,6 +37,25 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         client = ClientRecipe("test", url, anonymous=True).make()
         yield client
         client.close()
+
+
+def test_a_tar_that_keeps_its_generation_is_seen_to_have_grown(client: Any, tmp_path: Path) -> None:
+    """A list from before an append does not pass for the tar of after it, though both have one generation here."""
+    files = write_series(tmp_path, CtSeries(2, rows=16, columns=16))
+    key = SeriesKey(files.series.uids.study, files.series.uids.series)
+    url = f"gs://bucket/{uuid.uuid4().hex}"
+    with CODObject(url, client, key.study_uid, key.series_uid, "w") as cod:
+        cod.append(files.instances(0))
+        store = cod.store
+    look = Look.at(store, key)
+    with CODObject(url, client, key.study_uid, key.series_uid, "a") as cod:
+        cod.append(files.instances(1))
+    transaction = Transaction.begin(store, key, TransactionOptions(), look)
+    assert transaction.base.tar == store.stat(key.tar)
+    transaction.rollback()
+    assert look.listing.tar is not None
+    assert transaction.base.tar is not None
+    assert look.listing.tar.version == transaction.base.tar.version
 
 
 class TestFakeGcsServer(StoreWriteTests, StoreConcatTests, StoreReadTests, StoreListTests):
