@@ -82,6 +82,10 @@ class Fault:
             raise ValueError(f"{self.kind} needs a pid")
         if self.kind in {FaultKind.STALL_BEFORE, FaultKind.STALL_AFTER, FaultKind.LATENCY} and not self.seconds:
             raise ValueError(f"{self.kind} needs seconds")
+        try:
+            re.compile(self.object_name or "")
+        except re.error as error:
+            raise ValueError(f"object_name is no regular expression: {error}") from None
 
     def matches(self, operation: str, object_name: str) -> bool:
         """Return whether a request is of the kind that this fault is for."""
