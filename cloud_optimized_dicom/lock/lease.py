@@ -149,14 +149,20 @@ class SeriesLock:
         self._write(lambda record: replace(record, intent=None))
         self.inherited = None
 
-    def release(self, tidy: Sequence[str] = ()) -> None:
-        """Delete the blob, if it is still ours, and with it the objects named in `tidy`.
+    def release(self, tidy: Sequence[str] = (), *, hold_seconds: float = 0) -> None:
+        """Delete the blob, if it is still ours, and with it the objects named in `tidy`; not before some seconds.
 
         Notes
         -----
         A failure here is no failure of the commit: a lock that stays expires, and what it left is swept by the next
         writer.
         """
+        try:
+            time.sleep(hold_seconds)
+        finally:
+            self._release(tidy)
+
+    def _release(self, tidy: Sequence[str]) -> None:
         self.stop_renewing()
         with self._mutex:
             version, self._version = self._version, None

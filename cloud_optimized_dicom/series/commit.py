@@ -59,11 +59,14 @@ class TarPlan:
         The bytes to stage, in order.
     storage_class
         Of the segments and of the tar: sources of a concatenation must be of one.
+    hold_seconds
+        How much longer the lock is held once the tar is visible.
     """
 
     keep: bool
     segments: tuple[Payload, ...]
     storage_class: str | None = None
+    hold_seconds: float = 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def commit(series: Series, lock: SeriesLock, base: Base, plan: TarPlan | None, c
         raise
     document, committed = _carry_out(series, lock, intent, base, decided_here=decided_here)
     if committed:
-        lock.release(tidy=names)
+        lock.release(tidy=names, hold_seconds=plan.hold_seconds if plan else 0)
     else:
         lock.abandon()  # the holder of the lock finishes it, and needs the segments for that
     return document or _as_decided(intent, base)

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.storage.payload import Payload
 
 END_BYTES = len(END_OF_ARCHIVE)
+HOLD_SECONDS = 1.0
+"""How much longer a sealing commit holds its lock.
+
+Version 2.2.0 reads the metadata, and takes the lock after that: what is committed in between it overwrites.  While the
+lock is still there it notices.
+"""
 
 
 def sealed(segments: Sequence[Payload]) -> tuple[Payload, ...]:

@@ -34,7 +34,7 @@ from cloud_optimized_dicom.series.packing import (
     segmented,
 )
 from cloud_optimized_dicom.series.recovery import recover
-from cloud_optimized_dicom.series.seal import END_BYTES, sealed
+from cloud_optimized_dicom.series.seal import END_BYTES, HOLD_SECONDS, sealed
 from cloud_optimized_dicom.storage.payload import BytesPayload
 
 if TYPE_CHECKING:
@@ -297,19 +297,20 @@ class Transaction:
             return None, dict(self._touched)
         if tar is None:
             packed = pack_new(self.new.values(), 0, self._segment_bytes)
-            plan = TarPlan(keep=False, segments=self._ended(packed.segments), storage_class=self._new_class)
-            return plan, {**self._touched, **packed.records}
+            return self._tar_plan(packed.segments, self._new_class), {**self._touched, **packed.records}
         end = self._members_end(tar)
         packed = pack_new(self.new.values(), end, self._segment_bytes)
         records = {**self._touched, **packed.records}
         if end == tar.size:
-            return TarPlan(keep=True, segments=self._ended(packed.segments), storage_class=tar.storage_class), records
+            return self._tar_plan(packed.segments, tar.storage_class, keep=True), records
         # The tar ends in end-of-archive blocks, which must never come to lie in the middle: write it anew without them.
         segments = (self._prefix(tar, end) if end else BytesPayload(b""), *packed.segments)
-        return TarPlan(keep=False, segments=self._ended(segments), storage_class=self._new_class), records
+        return self._tar_plan(segments, self._new_class), records
 
-    def _ended(self, segments: tuple[Payload, ...]) -> tuple[Payload, ...]:
-        return sealed(segments) if self._sealing else segments
+    def _tar_plan(self, segments: tuple[Payload, ...], storage_class: str | None, *, keep: bool = False) -> TarPlan:
+        if self._sealing:
+            return TarPlan(keep, sealed(segments), storage_class, HOLD_SECONDS)
+        return TarPlan(keep, segments, storage_class)
 
     def _lacks_end_blocks(self, tar: ObjectInfo) -> bool:
         return self._sealing and tar.size - self._members_end(tar) < END_BYTES
@@ -328,7 +329,7 @@ class Transaction:
         records.update(added.records)
         payloads += [member_payload(member.record, member.payload) for member in self.new.values()]
         segments = segmented(payloads, self._segment_bytes) or (BytesPayload(b""),)
-        return TarPlan(keep=False, segments=self._ended(segments), storage_class=self._new_class), records
+        return self._tar_plan(segments, self._new_class), records
 
     @property
     def _new_class(self) -> str | None:
