@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apache_beam as beam
@@ -104,7 +105,7 @@ class SeriesStage(beam.PTransform):
         return Done(done[RESULTS], done[DEAD_LETTERS])
 
 
-class SeriesWork(beam.DoFn):
+class SeriesWork(beam.DoFn, ABC):
     """The frame of such a function: stores of the worker's own, errors as dead letters.
 
     Parameters
@@ -138,9 +139,9 @@ class SeriesWork(beam.DoFn):
         """Return a dead letter."""
         return dead_letter(self._stage, uri, reason, retryable=retryable)
 
+    @abstractmethod
     def work(self, datastore: Datastore, selected: SelectedSeries) -> Iterator[Any]:
         """Yield results, or refusals."""
-        raise NotImplementedError
 
 
 def function_of(name: str) -> Callable[[str], str]:
