@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.data import QUICK, Scale
-from benchmarks.reference import REQUIREMENT, Reference
+from benchmarks.reference import Reference
 from benchmarks.registry import BENCHMARKS, ORDER
 from benchmarks.report import dump_json, format_markdown, format_text, update_page
 from benchmarks.suite import run
+from cloud_optimized_dicom.testing.published import REQUIREMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

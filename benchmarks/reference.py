@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-import venv
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import Spent, Traffic
+from cloud_optimized_dicom.testing.published import install_published
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from benchmarks.workbench import Workbench
     from cloud_optimized_dicom.uids import SeriesKey
 
-REQUIREMENT = "cloud-optimized-dicom==2.2.0"
 _DRIVER = Path(__file__).with_name("reference_driver.py")
 _SECONDS = 1800
 _NO_LOOK_UP = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
@@ -40,11 +38,7 @@ class Reference:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.python = folder / "bin" / "python"
-        if not self.python.exists():
-            venv.create(folder, with_pip=True)
-        install = [str(self.python), "-m", "pip", "install", "--quiet", REQUIREMENT]
-        subprocess.run(install, check=True, stdout=sys.stderr)
+        self.python = install_published(folder)
 
     def run(self, bench: Workbench, job: str, url: str, key: SeriesKey, **arguments: Any) -> Spent:
         """Do one job in a new process.
