@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from cloud_optimized_dicom.append import Appender, AppendOptions, AppendResult, reason_of
-from cloud_optimized_dicom.errors import CODError
+from cloud_optimized_dicom.errors import CODError, InstanceValidationError
 from cloud_optimized_dicom.events import FileDone, IngestPlanned, InstanceRecompressed, emit
 from cloud_optimized_dicom.fates import Fate, outcomes_of
 from cloud_optimized_dicom.ingest.archives import SourceFailure
@@ -222,7 +222,9 @@ class BulkIngest:
 
     def _job(self, item: Instance | SourceFailure) -> Job | None:
         """Return what has to be read to know the series of a file: nothing, where it is hinted."""
-        if isinstance(item, SourceFailure) or _hinted_key(item) is not None:
+        if isinstance(item, SourceFailure):
+            return None
+        if item.prepared is None and item.hints.study_uid is not None and item.hints.series_uid is not None:
             return None
         return Job(item.source, item.hints, self._uri_of, item.facts)
 
@@ -235,16 +237,14 @@ class BulkIngest:
             raise prepared
         if isinstance(item, Instance) and item.uid_hash_func is not None:
             # Under its own UIDs it would be found by those that the hash is to hide.
-            raise _SourceError("has a uid_hash_func: append it to a series that is opened with hashed_uids")
+            reason = "has a uid_hash_func: append it to a series that is opened with hashed_uids"
+            raise InstanceValidationError(item.dicom_uri, reason)
         if isinstance(item, SourceFailure):
-            raise _SourceError(item.reason)
-        if prepared is None:
-            hinted = _hinted_key(item)
-            if hinted is None:  # so it was read, and failed
-                raise _SourceError("cannot be read")
-            return hinted
-        item.prepared = prepared
-        return SeriesKey(prepared.facts.study_uid, prepared.facts.series_uid)
+            raise InstanceValidationError(item.uri, item.reason)
+        if prepared is not None:
+            item.prepared = prepared
+            return SeriesKey(prepared.facts.study_uid, prepared.facts.series_uid)
+        return SeriesKey(item.hints.study_uid or "", item.hints.series_uid or "")
 
     # -- writing
 
@@ -360,17 +360,6 @@ class BulkIngest:
             *(study_uid, series_uid, result.instance_uid, result.reason),
         )
         emit(self._hooks, done)
-
-
-class _SourceError(ValueError):
-    """A file that could not be read, with the reason."""
-
-
-def _hinted_key(instance: Instance) -> SeriesKey | None:
-    hints = instance.hints
-    if instance.prepared is not None or hints.study_uid is None or hints.series_uid is None:
-        return None
-    return SeriesKey(hints.study_uid, hints.series_uid)
 
 
 def _size_of(item: Instance | SourceFailure) -> int:

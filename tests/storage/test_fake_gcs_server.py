@@ -17,8 +17,8 @@ from cloud_optimized_dicom.series.transaction import Transaction, TransactionOpt
 from cloud_optimized_dicom.storage.gcs import GcsStore
 from cloud_optimized_dicom.storage.gcs_client import ClientRecipe
 from cloud_optimized_dicom.storage.retry import RetryPolicy
-from cloud_optimized_dicom.testing.store_suite import StoreConcatTests, StoreListTests, StoreReadTests, StoreWriteTests
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
+from cloud_optimized_dicom.testing.store_suite import StoreConcatTests, StoreListTests, StoreReadTests, StoreWriteTests
 from cloud_optimized_dicom.uids import SeriesKey
 from tests.core.conftest import write_series
 from tests.fake_gcs import fake_gcs_server
