@@ -21,8 +21,9 @@ from cloud_optimized_dicom.append import Appender, AppendOptions, AppendResult, 
 from cloud_optimized_dicom.errors import CODError, InstanceValidationError
 from cloud_optimized_dicom.events import FileDone, IngestPlanned, InstanceRecompressed, emit
 from cloud_optimized_dicom.fates import Fate, outcomes_of
+from cloud_optimized_dicom.hints import Hints
 from cloud_optimized_dicom.ingest.archives import SourceFailure
-from cloud_optimized_dicom.ingest.hooks import NotFiles, OneAtATime
+from cloud_optimized_dicom.ingest.hooks import NotFiles, OneAtATime, told_of_hooks
 from cloud_optimized_dicom.ingest.plan import known_by_hints, plan_instance
 from cloud_optimized_dicom.ingest.report import FileResult, IngestReport, is_retryable
 from cloud_optimized_dicom.ingest.sources import iter_sources, source_of
@@ -46,12 +47,13 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.lock.lease import SeriesLock
     from cloud_optimized_dicom.model import DicomFacts
     from cloud_optimized_dicom.storage.base import ObjectStore
+    from cloud_optimized_dicom.uid_hashing import UidHash
 
 SERIES_AT_ONCE = 8
 """How many series are written at a time."""
 
 HELD_BYTES = 4 << 30
-"""How much room the copies of remote files may take that are not stored yet."""
+"""How much room copies, recompressed files and unpacked archives may take of what is not stored yet."""
 
 HELD_RECORD_BYTES = 256 << 20
 """The same for what is kept in memory of files that are not stored yet."""
@@ -78,6 +80,9 @@ class BulkOptions:
         other half is written.  Files that are read ahead come on top, up to half a gigabyte of them.
     lease_seconds
         How long others respect our lock of a series once we have died.
+    recovery_wait_seconds
+        How long to wait, where nothing is to be written to a series, for the writer whose lock or segments lie there.
+        A dead one's lock is taken away; one that lives is let be.
     """
 
     append: AppendOptions = field(default_factory=AppendOptions)
@@ -86,12 +91,24 @@ class BulkOptions:
     held_bytes: int = HELD_BYTES
     held_record_bytes: int = HELD_RECORD_BYTES
     lease_seconds: float = LockOptions.lease_seconds
+    recovery_wait_seconds: float = 0
 
 
 def iter_instances(
-    sources: Iterable[str | os.PathLike[str] | Instance | SourceFailure], client: Any, directory: Path
+    sources: Iterable[str | os.PathLike[str] | Instance | SourceFailure],
+    client: Any,
+    directory: Path,
+    uid_hash_func: UidHash | None = None,
 ) -> Iterator[Instance | SourceFailure]:
-    """Yield an instance for every file that the arguments name; `directory` takes what has to be unpacked."""
+    """Yield an instance for every file that the arguments name.
+
+    Parameters
+    ----------
+    directory
+        Takes what has to be unpacked.
+    uid_hash_func
+        Of the instances that have none of their own.
+    """
     stores: dict[str, ObjectStore] = {}
     opener = partial(_opened, client, stores)
     given: WeakValueDictionary[int, Instance] = WeakValueDictionary()
@@ -101,13 +118,14 @@ def iter_instances(
             instance = copy.copy(source) if given.get(id(source)) is source else source
             given[id(source)] = source
             instance.open_by(opener)
+            instance.uid_hash_func = instance.uid_hash_func or uid_hash_func
             yield instance
             continue
         if isinstance(source, SourceFailure):
             yield source
             continue
         for found in iter_sources([source], client, temp_dir=directory):
-            yield found if isinstance(found, SourceFailure) else Instance.from_source(found)
+            yield found if isinstance(found, SourceFailure) else Instance.from_source(found, Hints(), uid_hash_func)
 
 
 def _opened(client: Any, stores: dict[str, ObjectStore], uri: str, _none: Any) -> Source:
@@ -122,14 +140,14 @@ class _Held:
     on_disk: int = 0
     in_memory: int = 0
 
-    def add(self, key: SeriesKey, place: int, instance: Instance) -> None:
+    def add(self, key: SeriesKey, place: int, instance: Instance, options: BulkOptions) -> None:
         self.groups.setdefault(key, []).append((place, instance))
-        prepared = instance.prepared
+        prepared, recompresses = instance.prepared, options.append.compress is not None
         self.in_memory += _INSTANCE_BYTES
         if prepared is not None:
             self.in_memory += prepared.record_bytes
-            self.on_disk += prepared.copy_bytes
-        elif "://" in instance.dicom_uri:  # it is copied while its series is written, if its hints do not spare that
+            self.on_disk += prepared.facts.size if recompresses else prepared.copy_bytes
+        elif recompresses or "://" in instance.dicom_uri:  # copied with its series, if its hints do not spare that
             self.on_disk += _UNKNOWN_BYTES if instance.known_size is None else instance.known_size
 
     def exceeds(self, options: BulkOptions) -> bool:
@@ -162,7 +180,7 @@ class BulkIngest:
 
     def run(self, instances: Iterable[Instance | SourceFailure]) -> IngestReport:
         """Store every instance, each in its series; one bad file or series never stops the others."""
-        with ThreadPoolExecutor(SERIES_AT_ONCE, "cod-series") as pool:
+        with told_of_hooks(), ThreadPoolExecutor(SERIES_AT_ONCE, "cod-series") as pool:
             try:
                 self._gather(instances, pool)
             except BaseException:
@@ -187,10 +205,10 @@ class BulkIngest:
             try:
                 key = self._key(item, prepared)
             except (CODError, OSError, ValueError) as error:
-                self._failed(place, item, error)
+                self._failed(place, item, prepared, error)
                 continue
             if isinstance(item, Instance):
-                held.add(key, place, item)
+                held.add(key, place, item, self._options)
             if held.exceeds(self._options):
                 self._write(held, pool)
                 held = _Held()
@@ -201,14 +219,15 @@ class BulkIngest:
     def _announced(self, instances: Iterable[Instance | SourceFailure]) -> Iterator[Instance | SourceFailure]:
         """Pass the files on, saying how many there are before the first is read, and when these are all."""
         known: deque[Instance | SourceFailure] = deque()
-        files = size = 0
+        files = size = unpacked = 0
         for instance in instances:
             known.append(instance)
-            files += 1
-            size += _size_of(instance)
-            if len(known) == _LISTED_AHEAD:
+            files, size = files + 1, size + _size_of(instance)
+            unpacked += 0 if isinstance(instance, SourceFailure) else instance.temporary_bytes
+            if len(known) == _LISTED_AHEAD or 2 * unpacked > self._options.held_bytes:
                 emit(self._hooks, IngestPlanned(files, size, complete=False))
                 yield from _drained(known)
+                unpacked = 0
         emit(self._hooks, IngestPlanned(files, size, complete=True))
         yield from _drained(known)
 
@@ -226,25 +245,21 @@ class BulkIngest:
             return None
         if item.prepared is None and item.hints.study_uid is not None and item.hints.series_uid is not None:
             return None
-        return Job(item.source, item.hints, self._uri_of, item.facts)
+        return Job(item.source, item.hints, partial(self._uri_of, item), item.facts)
 
-    def _uri_of(self, facts: DicomFacts) -> str:
-        key = SeriesKey(facts.study_uid, facts.series_uid)
-        return f"{self._store.url_of(key.tar)}://{member_name(facts.instance_uid)}"
+    def _uri_of(self, item: Instance, facts: DicomFacts) -> str:
+        return f"{self._store.url_of(item.stored_key(facts).tar)}://{member_name(item.stored_uid(facts.instance_uid))}"
 
     def _key(self, item: Instance | SourceFailure, prepared: Prepared | Exception | None) -> SeriesKey:
-        if isinstance(prepared, Exception):
-            raise prepared
-        if isinstance(item, Instance) and item.uid_hash_func is not None:
-            # Under its own UIDs it would be found by those that the hash is to hide.
-            reason = "has a uid_hash_func: append it to a series that is opened with hashed_uids"
-            raise InstanceValidationError(item.dicom_uri, reason)
         if isinstance(item, SourceFailure):
             raise InstanceValidationError(item.uri, item.reason)
-        if prepared is not None:
-            item.prepared = prepared
-            return SeriesKey(prepared.facts.study_uid, prepared.facts.series_uid)
-        return SeriesKey(item.hints.study_uid or "", item.hints.series_uid or "")
+        if isinstance(prepared, Exception):
+            raise item.told(prepared)
+        if prepared is None:
+            return item.stored_key(item.hints)
+        key = item.stored_key(prepared.facts)
+        item.prepared = prepared
+        return key
 
     # -- writing
 
@@ -275,11 +290,16 @@ class BulkIngest:
         unknown = [instance for _, instance in members]
         try:
             look = Look.at(self._store, key)
-            document = look.document.document if look.document is not None else None
+            document = look.decided
             unknown = [instance for instance in unknown if not self._is_stored(instance, document)]
             if not unknown and look.has_leftovers(key):
-                # A dead writer's; one that lives is let be.
-                recover_series(self._store, key, lease_seconds=self._options.lease_seconds)
+                options = self._options
+                recover_series(
+                    self._store,
+                    key,
+                    wait_seconds=options.recovery_wait_seconds,
+                    lease_seconds=options.lease_seconds,
+                )
             if unknown:
                 outcomes = outcomes_of(self._append(key, look, unknown), unknown)
         except (CODError, OSError, ValueError) as error:
@@ -290,18 +310,20 @@ class BulkIngest:
 
     def _is_stored(self, instance: Instance, document: SeriesDocument | None) -> bool:
         """Return whether an instance is in a document, by its hints or by what was measured."""
-        if document is None or document.hashed_uids:
+        if document is None or document.hashed_uids != instance.is_hashed:
             return False
         prepared = instance.prepared
-        if prepared is not None:
-            return plan_instance(prepared.facts, document.find(prepared.facts.instance_uid), None) == "same"
-        uid = instance.hints.instance_uid
-        return uid is not None and known_by_hints(instance.hints, document.find(uid))
+        uid = instance.find_stored_uid(instance.hints if prepared is None else prepared.facts)
+        record = None if uid is None else document.find(uid)
+        if prepared is None:
+            return known_by_hints(instance.hints, record)
+        return plan_instance(prepared.facts, record, None) == "same"
 
     def _append(self, key: SeriesKey, look: Look, instances: Sequence[Instance]) -> AppendResult:
         options = self._options
         lock = LockOptions(options.lease_seconds, options.wait_seconds, pause=self._workshop.pause)
-        writing = TransactionOptions(lock=lock, tar_storage_class=options.tar_storage_class)
+        hashed = instances[0].is_hashed if look.document is None else look.document.document.hashed_uids
+        writing = TransactionOptions(hashed_uids=hashed, lock=lock, tar_storage_class=options.tar_storage_class)
         transaction = Transaction.begin(self._store, key, writing, look)
         with self._stoppable(transaction):
             result = self._staged(transaction, instances)
@@ -336,7 +358,11 @@ class BulkIngest:
 
     # -- accounting
 
-    def _failed(self, place: int, item: Instance | SourceFailure, error: Exception) -> None:
+    def _failed(
+        self, place: int, item: Instance | SourceFailure, prepared: Prepared | Exception | None, error: Exception
+    ) -> None:
+        if isinstance(prepared, Prepared):
+            prepared.discard()
         uri = item.uri if isinstance(item, SourceFailure) else item.original_path
         self._finish(place, FileResult(uri, "error", reason=reason_of(error), retryable=is_retryable(error)))
 
@@ -347,7 +373,7 @@ class BulkIngest:
         if prepared is not None:
             prepared.discard()
         result = FileResult(
-            *(instance.original_path, fate.outcome, key, facts.instance_uid, facts.size or 0),
+            *(instance.original_path, fate.outcome, key, instance.find_stored_uid(facts), facts.size or 0),
             *(fate.reason, fate.retryable),
         )
         self._finish(place, result)

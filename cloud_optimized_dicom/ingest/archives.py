@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -18,9 +17,11 @@ from cloud_optimized_dicom.ingest.source_kinds import (
     GunzipSource,
     ObjectSource,
     TarMemberSource,
+    TemporarySource,
     ZipMemberSource,
 )
 from cloud_optimized_dicom.ranges import ByteRange
+from cloud_optimized_dicom.series.whole_files import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,7 @@ _GZIPPED = re.compile(r"\.(?:tgz|tar\.gz)$", re.IGNORECASE)
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError, ValueError)
 _COPY_BYTES = 1 << 20
 _TAIL_BYTES = 64 << 10
+_TWICE = "an earlier member of the archive has this name"
 _ENCRYPTED = 0x1  # general purpose bit 0 (APPNOTE 4.4.4)
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
 
@@ -67,25 +69,22 @@ def iter_members(archive: Source, temp_dir: Path | None = None) -> Iterator[Sour
     Parameters
     ----------
     temp_dir
-        A folder that outlives the sources.  A gzipped tar is unpacked into it, once, as a plain tar; without it,
-        opening a member of such a tar unpacks everything before that member.
+        A folder that outlives the sources.  A gzipped tar is unpacked into it, once, as a plain tar, which is deleted
+        with the last of its members; without it, opening a member of such a tar unpacks everything before that member.
 
     Notes
     -----
-    A damaged archive yields what can be reached, then a failure.
+    A damaged archive yields what can be reached, then a failure.  Of members of one name the first is yielded, others
+    are failures: nothing could tell later which of them was meant.
     """
+    names: set[str] = set()
     try:
-        if archive.uri.lower().endswith(".zip"):
-            yield from _iter_zip(archive)
-        elif not _GZIPPED.search(archive.uri):
-            yield from _iter_tar(archive, archive.uri)
-        elif temp_dir is None:
-            yield from _iter_tar(GunzipSource(archive), archive.uri)
-        else:
-            plain, failure = _unpack(archive, temp_dir)
-            yield from _iter_tar(plain, archive.uri)
-            if failure:
-                yield failure
+        for member in _iter_kind(archive, temp_dir):
+            if isinstance(member, SourceFailure) or member.uri not in names:
+                yield member
+            else:
+                yield SourceFailure(member.uri, _TWICE)
+            names.add(member.uri)
     except InstanceValidationError as error:
         yield SourceFailure(archive.uri, error.reason)
     except CODError as error:
@@ -94,16 +93,30 @@ def iter_members(archive: Source, temp_dir: Path | None = None) -> Iterator[Sour
         yield SourceFailure(archive.uri, f"cannot be read as an archive: {reason_of(error)}")
 
 
+def _iter_kind(archive: Source, temp_dir: Path | None) -> Iterator[Source | SourceFailure]:
+    if archive.uri.lower().endswith(".zip"):
+        yield from _iter_zip(archive)
+    elif not _GZIPPED.search(archive.uri):
+        yield from _iter_tar(archive, archive.uri)
+    elif temp_dir is None:
+        yield from _iter_tar(GunzipSource(archive), archive.uri)
+    else:
+        plain, failure = _unpack(archive, temp_dir)
+        yield from _iter_tar(plain, archive.uri)
+        if failure:
+            yield failure
+
+
 def _unpack(archive: Source, temp_dir: Path) -> tuple[FileSource, SourceFailure | None]:
-    with tempfile.NamedTemporaryFile(dir=temp_dir, suffix=".tar", delete=False) as target:
-        plain = FileSource(archive.uri, Path(target.name))
+    failure = None
+    with new_file(temp_dir, ".tar") as target:
         try:
             with GunzipSource(archive).open() as unpacked:
                 while chunk := unpacked.read1(_COPY_BYTES):
                     target.write(chunk)
         except InstanceValidationError as error:  # what came before the damage is still good
-            return plain, SourceFailure(archive.uri, error.reason)
-    return plain, None
+            failure = SourceFailure(archive.uri, error.reason)
+    return TemporarySource.of(FileSource(archive.uri, Path(target.name))), failure
 
 
 def _iter_tar(archive: Source, uri: str) -> Iterator[Source | SourceFailure]:

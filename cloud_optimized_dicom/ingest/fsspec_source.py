@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import re
 import shutil
+import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from cloud_optimized_dicom.errors import InstanceValidationError, MissingDependencyError
+from cloud_optimized_dicom.errors import InstanceValidationError, MissingDependencyError, SourceUnavailableError
+from cloud_optimized_dicom.ingest.public_uri import CHAIN, is_chained, public_uri
 from cloud_optimized_dicom.ingest.source_kinds import FileSource
 from cloud_optimized_dicom.series.files import RangeFile
+from cloud_optimized_dicom.series.whole_files import new_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from cloud_optimized_dicom.ranges import ByteRange
 
@@ -26,8 +31,6 @@ IS_FOLDER = "is a directory"
 """The reason of what is a folder where a file was named."""
 
 _BLOCK_BYTES = 1 << 20
-_CHAIN = re.compile(r"(?P<outer>[A-Za-z][A-Za-z0-9+.-]*(?:://.*?)?)::(?P<inner>.+)", re.DOTALL)
-_PASSWORD = re.compile(r"://[^/@:]*:[^/@]*@")
 _OWN_EXTRAS = {"s3": "s3", "s3a": "s3"}
 _VERSION_KEYS = (
     *("ETag", "etag", "VersionId", "version_id", "generation", "md5", "content_md5"),
@@ -39,36 +42,70 @@ _FOREIGN = (
     *(("azure.core.exceptions", "AzureError"), ("paramiko", "SSHException"), ("gcsfs.retry", "HttpError")),
     *(("requests", "RequestException"), ("zipfile", "BadZipFile"), ("fsspec.exceptions", "FSTimeoutError")),
 )
+# Those of them that may be gone the next time.
+_OUTAGES = (
+    *(("botocore.exceptions", "ConnectionError"), ("botocore.exceptions", "HTTPClientError")),
+    *(("aiohttp", "ClientConnectionError"), ("aiohttp", "ClientPayloadError"), ("paramiko", "SSHException")),
+    *(("azure.core.exceptions", "ServiceRequestError"), ("azure.core.exceptions", "ServiceResponseError")),
+    *(("requests", "ConnectionError"), ("requests", "Timeout"), ("fsspec.exceptions", "FSTimeoutError")),
+)
+_LASTING = (("paramiko", "AuthenticationException"), ("paramiko", "BadHostKeyException"))
+_OUTAGE_NUMBERS = frozenset(
+    {
+        *(errno.EAGAIN, errno.EBUSY, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EPIPE),
+        *(errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN),
+        *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET),
+    }
+)
+_OUTAGE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
 def _told(uri: str) -> Iterator[None]:
     """Turn what a file system raises into an error of the file; foreign texts may hold secrets and are left out."""
-    loaded = [(sys.modules.get(module), name) for module, name in _FOREIGN]
-    foreign = tuple(getattr(module, name) for module, name in loaded if hasattr(module, name))
     try:
         yield
     except FileNotFoundError as error:
         raise InstanceValidationError(uri, "not found") from error
     except PermissionError as error:
         raise InstanceValidationError(uri, "access denied") from error
-    except OSError as error:
+    except _expected() as error:  # asked only now: the attempt may have loaded a client
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise  # nothing is wrong with the source
         changed = type(error).__name__ == "FileExpired"  # of s3fs, for a precondition on the ETag that failed
         reason = "changed while it was read" if changed else f"cannot be read: {type(error).__name__}"
-        raise InstanceValidationError(uri, reason) from error
-    except (*foreign, ValueError, EOFError, NotImplementedError) as error:
-        raise InstanceValidationError(uri, f"cannot be read: {type(error).__name__}") from error
+        kind = SourceUnavailableError if _is_outage(error) else InstanceValidationError
+        raise kind(uri, reason) from error
 
 
-def without_password(url: str) -> str:
-    """Return a URL without ``user:password@``: URIs are recorded and printed."""
-    return _PASSWORD.sub("://", url)
+def _expected() -> tuple[type[Exception], ...]:
+    return (*_loaded(_FOREIGN), OSError, ValueError, EOFError, NotImplementedError)
 
 
-def is_chained(text: str) -> bool:
-    """Return whether this is a chain of file systems as fsspec writes them, ``zip://member::s3://bucket/key``."""
-    match = _CHAIN.fullmatch(text)
-    return match is not None and "://" in text
+def _loaded(names: Sequence[tuple[str, str]]) -> tuple[type[Exception], ...]:
+    modules = [(sys.modules.get(module), name) for module, name in names]
+    return tuple(getattr(module, name) for module, name in modules if hasattr(module, name))
+
+
+def _is_outage(error: Exception) -> bool:
+    """Return whether the next attempt may well succeed: the network, or the server, was out of order."""
+    status = _status_of(error)
+    if status is not None:
+        return status in _OUTAGE_STATUS
+    if isinstance(error, (*_loaded(_OUTAGES), ConnectionError, TimeoutError, socket.gaierror)):
+        return not isinstance(error, _loaded(_LASTING))
+    return isinstance(error, OSError) and error.errno in _OUTAGE_NUMBERS
+
+
+def _status_of(error: Exception) -> int | None:
+    """Return the HTTP status that an error of a file system's client was made of, or None."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):  # of botocore
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return status if isinstance(status, int) else None
+    given = (getattr(holder, name, None) for holder in (error, response) for name in ("status", "status_code", "code"))
+    return next((status for status in given if isinstance(status, int)), None)
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
@@ -83,14 +120,15 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     """
     protocol = re.split(r"::|://", url, maxsplit=1)[0].lower()
     try:
-        fsspec = importlib.import_module("fsspec.core")
+        fsspec = importlib.import_module("fsspec")
     except ImportError as error:
         raise MissingDependencyError(f"reading {protocol}://", _OWN_EXTRAS.get(protocol, "fsspec")) from error
-    if protocol not in importlib.import_module("fsspec").available_protocols() and "://" in url and not is_chained(url):
-        known = "file://, gs://, http://, https://, memory://, what fsspec knows (s3:// ...) and local paths"
-        raise InstanceValidationError(url, f"no source for {protocol}://; there are {known}")
+    known = {*fsspec.available_protocols(), *fsspec.registry}
+    if protocol not in known and "://" in url and not is_chained(url):
+        others = "file://, gs://, http://, https://, memory://, what fsspec knows (s3:// ...) and local paths"
+        raise InstanceValidationError(public_uri(url), f"no source for {protocol}://; there are {others}")
     try:
-        with _told(without_password(url)):
+        with _told(public_uri(url)):
             filesystem, path = fsspec.url_to_fs(url)
     except ImportError as error:
         advice = str(error).splitlines()[0] if str(error) else "a package is missing"
@@ -134,7 +172,7 @@ class FsspecSource:
         MissingDependencyError, InstanceValidationError
             As :func:`open_filesystem`.
         """
-        return cls(without_password(url), *open_filesystem(url))
+        return cls(public_uri(url), *open_filesystem(url))
 
     @property
     def local_path(self) -> Path | None:
@@ -151,28 +189,32 @@ class FsspecSource:
             try:
                 with _told(self.uri), opened:
                     shutil.copyfileobj(opened, target, _BLOCK_BYTES)
-            except InstanceValidationError:
+            except BaseException:
                 target.close()
                 raise
             target.seek(0)
             return target
         return io.BufferedReader(_OpenedFile(opened, now.size, self.uri), 8 << 10)
 
-    def fetched(self, directory: Path) -> FileSource:
-        """Return a copy in `directory`; the file's state before and after must be the same."""
+    def fetched(self, directory: Path, check: Callable[[], None] = lambda: None) -> FileSource:
+        """Return a copy in `directory`; the file's state before and after must be the same.
+
+        Parameters
+        ----------
+        check
+            Called now and then, if the file system says how far it is; what it raises ends the copying.
+        """
         before = self if self.version is not None else self.pinned(None)
-        with tempfile.NamedTemporaryFile(dir=directory, delete=False) as copy:
+        progress = importlib.import_module("fsspec.callbacks").Callback(hooks={"check": lambda *_, **__: check()})
+        with new_file(directory) as copy:
+            copy.close()  # the file system opens it itself
             path = Path(copy.name)
-        try:
             with _told(self.uri):
-                self.filesystem.get_file(self.path, str(path))
+                self.filesystem.get_file(self.path, str(path), callback=progress)
             size = path.stat().st_size
             if before.size not in (None, size):
-                raise InstanceValidationError(self.uri, "changed while it was read")  # noqa: TRY301
+                raise InstanceValidationError(self.uri, "changed while it was read")
             before.pinned(None)
-        except InstanceValidationError:
-            path.unlink(missing_ok=True)
-            raise
         return FileSource(self.uri, path, size)
 
     def pinned(self, _directory: Path | None) -> FsspecSource:
@@ -225,19 +267,20 @@ def iter_listing(url: str, filesystem: Any, path: str) -> Iterator[FsspecSource]
     waiting = [path]
     while waiting:
         folder = waiting.pop()
-        with _told(url):
+        with _told(public_uri(url)):
             filesystem.invalidate_cache(folder)  # file systems are shared in a process, and remember listings for ever
             entries = sorted(filesystem.ls(folder, detail=True), key=lambda entry: str(entry["name"]))
         below = [entry for entry in entries if str(entry["name"]).rstrip("/") != folder.rstrip("/")]
         for entry in below:
             if entry.get("type") == "file":
-                yield FsspecSource(_url_of(url, filesystem, entry["name"]), filesystem, entry["name"]).at(entry)
+                uri = public_uri(_url_of(url, filesystem, entry["name"]))
+                yield FsspecSource(uri, filesystem, entry["name"]).at(entry)
         waiting.extend(str(entry["name"]) for entry in reversed(below) if entry.get("type") == "directory")
 
 
 def _url_of(url: str, filesystem: Any, name: str) -> str:
     """Return the URL of a file that was found below `url`, which may be a chain."""
-    chain = _CHAIN.fullmatch(url)
+    chain = CHAIN.fullmatch(url)
     if chain is None:
         return str(filesystem.unstrip_protocol(name))
     outer, inner = chain["outer"], chain["inner"]

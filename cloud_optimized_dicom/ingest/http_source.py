@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from cloud_optimized_dicom.errors import InstanceValidationError
-from cloud_optimized_dicom.ingest.source_kinds import FileSource
+from cloud_optimized_dicom.errors import InstanceValidationError, SourceUnavailableError
+from cloud_optimized_dicom.ingest.public_uri import public_uri
+from cloud_optimized_dicom.ingest.source_kinds import FileSource, TemporarySource
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.files import WHOLE_BYTES, open_range_file
+from cloud_optimized_dicom.series.whole_files import new_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import requests
 
@@ -27,7 +29,6 @@ _BLOCK_BYTES = 1 << 20
 _TIMEOUTS_SECONDS = (10, 60)  # to connect; between two pieces of an answer
 _TRIES = 4
 _CONTENT_RANGE = re.compile(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]+)")
-_SECRET = re.compile(r"X-(?:Amz|Goog)-.*|sig|Signature|GoogleAccessId|AWSAccessKeyId|token|access_token", re.IGNORECASE)
 _OK, _PARTIAL, _GONE, _UNSATISFIABLE = 200, 206, (404, 410), 416
 _BUSY = (429, 500, 502, 503, 504)
 _DENIED, _REFUSED = (401, 403), 400
@@ -44,7 +45,7 @@ def _session(_process: int) -> requests.Session:
         _TRIES,
         connect=2,
         backoff_factor=0.3,
-        status_forcelist=(429, 500, 502, 503, 504),
+        status_forcelist=_BUSY,
         raise_on_status=False,
         redirect=None,
     )
@@ -52,15 +53,6 @@ def _session(_process: int) -> requests.Session:
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=32, max_retries=again))
     return session
-
-
-def without_secrets(url: str) -> str:
-    """Return a URL without user, password and the signature of a presigned one: URIs are recorded and printed."""
-    parts = urlsplit(url)
-    kept = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
-    public = [(name, value) for name, value in kept if not _SECRET.fullmatch(name)]
-    query = parts.query if public == kept else urlencode(public)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
 @dataclass(frozen=True)
@@ -91,10 +83,11 @@ class HttpSource:
         InstanceValidationError
             If it is no URL of a file: HTTP knows no folders.
         """
+        uri = public_uri(url)
         try:
-            uri, host = without_secrets(url), urlsplit(url).hostname
-        except ValueError as error:
-            raise InstanceValidationError(url.partition("?")[0], "is not a URL") from error
+            host = urlsplit(url).hostname
+        except ValueError:
+            raise InstanceValidationError(uri, "is not a URL") from None  # its text would repeat the URL
         if not host:
             raise InstanceValidationError(uri, "is not a URL")
         if urlsplit(url).path.endswith("/") and not urlsplit(url).query:
@@ -140,24 +133,19 @@ class HttpSource:
             size = _size_of(response)
             if response.status_code == _PARTIAL and size is not None and not response.headers.get("Content-Encoding"):
                 return replace(self, size=size, version=_version_of(response))
-        return self if directory is None else self.fetched(directory)
+        return self if directory is None else TemporarySource.of(self.fetched(directory))
 
-    def fetched(self, directory: Path) -> FileSource:
-        """Return a copy in `directory`, made in one request."""
-        with self._get(None) as response, tempfile.NamedTemporaryFile(dir=directory, delete=False) as copy:
-            path = Path(copy.name)
-            try:
-                size = self._save(response, copy)
-            except InstanceValidationError:
-                path.unlink()
-                raise
-        return FileSource(self.uri, path, size)
+    def fetched(self, directory: Path, check: Callable[[], None] = lambda: None) -> FileSource:
+        """Return a copy in `directory`, made in one request; what `check`, called now and then, raises ends it."""
+        with self._get(None) as response, new_file(directory) as copy:
+            size = self._save(response, copy, check)
+        return FileSource(self.uri, Path(copy.name), size)
 
     def _spooled(self, response: requests.Response) -> BinaryIO:
         target = tempfile.TemporaryFile()  # noqa: SIM115 - handed out
         try:
             self._save(response, target)
-        except InstanceValidationError:
+        except BaseException:
             target.close()
             raise
         target.seek(0)
@@ -188,6 +176,8 @@ class HttpSource:
                 raise InstanceValidationError(self.uri, f"not found (HTTP {status})")
             if status in _DENIED:
                 raise InstanceValidationError(self.uri, f"access denied (HTTP {status})")
+            if status in _BUSY:
+                raise SourceUnavailableError(self.uri, f"the server is busy or out of order (HTTP {status})")
             if (status >= _REFUSED and status != _UNSATISFIABLE) or status not in {_OK, _PARTIAL, _UNSATISFIABLE}:
                 raise InstanceValidationError(self.uri, f"the server refused (HTTP {status})")
             yield response
@@ -200,13 +190,13 @@ class HttpSource:
         try:
             yield
         except requests.Timeout as error:
-            raise InstanceValidationError(self.uri, "the server did not answer in time") from error
+            raise SourceUnavailableError(self.uri, "the server did not answer in time") from error
         except requests.TooManyRedirects as error:
             raise InstanceValidationError(self.uri, "is redirected in circles") from error
         except requests.exceptions.ChunkedEncodingError as error:
-            raise InstanceValidationError(self.uri, "the server ended before the file did") from error
+            raise SourceUnavailableError(self.uri, "the server ended before the file did") from error
         except requests.ConnectionError as error:
-            raise InstanceValidationError(self.uri, "the server cannot be reached, or hung up") from error
+            raise SourceUnavailableError(self.uri, "the server cannot be reached, or hung up") from error
         except requests.RequestException as error:
             raise InstanceValidationError(self.uri, f"cannot be asked for: {type(error).__name__}") from error
 
@@ -214,10 +204,10 @@ class HttpSource:
         with self._told():
             data: bytes = response.content
         if len(data) != length:
-            raise InstanceValidationError(self.uri, f"the server sent {len(data)} bytes of {length}")
+            raise SourceUnavailableError(self.uri, f"the server sent {len(data)} bytes of {length}")
         return data
 
-    def _save(self, response: requests.Response, target: Any) -> int:
+    def _save(self, response: requests.Response, target: Any, check: Callable[[], None] = lambda: None) -> int:
         declared = response.headers.get("Content-Length")
         if response.headers.get("Content-Encoding"):
             declared = None  # that of the packed form
@@ -227,9 +217,10 @@ class HttpSource:
         done = 0
         with self._told():
             for chunk in response.iter_content(_BLOCK_BYTES):
+                check()
                 done += target.write(chunk)
         if declared is not None and done != int(declared):
-            raise InstanceValidationError(self.uri, f"the server sent {done} bytes of {declared}")
+            raise SourceUnavailableError(self.uri, f"the server sent {done} bytes of {declared}")
         return done
 
     def _check_version(self, response: requests.Response, size: int | None) -> None:

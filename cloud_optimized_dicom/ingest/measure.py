@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
-from cloud_optimized_dicom.errors import HintMismatchError, InstanceValidationError
+from cloud_optimized_dicom.errors import HintMismatchError, InstanceValidationError, SourceUnavailableError
 from cloud_optimized_dicom.ingest.fsspec_source import FsspecSource
 from cloud_optimized_dicom.ingest.http_source import HttpSource
-from cloud_optimized_dicom.ingest.source_kinds import FileSource, ObjectSource, Source
+from cloud_optimized_dicom.ingest.source_kinds import FileSource, GunzipSource, ObjectSource, Source
+from cloud_optimized_dicom.series.whole_files import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.ranges import ByteRange
 
 _COPY_BYTES = 1 << 20
+_GZIP = b"\x1f\x8b"  # RFC 1952; no file of DICOM begins with it
 _RELATIVE = b'"BulkDataURI":"?offset='
 
 
@@ -46,11 +48,16 @@ def measure(source: Source, hints: Hints) -> DicomFacts:
     ------
     InstanceValidationError
         If it is not a DICOM instance that can be stored; the error names the file and the reason.
+    SourceUnavailableError
+        If its CRC32C is not the one that it was listed with.
     HintMismatchError
         If a hint does not describe it.
     """
     with source.open() as stream:
         facts = inspect_dicom(stream, source.uri, bulk_data_uri=relative_uri)
+    found = checksum.encode(facts.crc32c)
+    if source.crc32c not in (None, found):
+        raise SourceUnavailableError(source.uri, f"arrived damaged: CRC32C is {found}, listed as {source.crc32c}")
     check_hints(source.uri, hints, facts)
     return facts
 
@@ -80,9 +87,11 @@ def with_bulk_data_base(header: bytes, base: str) -> bytes:
 
     Notes
     -----
-    The pattern holds unescaped quotes, so no text value of a JSON document can match it.
+    The pattern holds unescaped quotes, so no text value of a JSON document can match it.  The base may hold anything
+    that a path may.
     """
-    return header.replace(_RELATIVE, b'"BulkDataURI":"' + base.encode("utf-8") + b"?offset=")
+    text = json.dumps(base, ensure_ascii=False)[:-1]  # without its closing quote
+    return header.replace(_RELATIVE, f'"BulkDataURI":{text}?offset='.encode("utf-8", "backslashreplace"))
 
 
 def fetched(source: Source, directory: Path, check: Callable[[], None] = lambda: None) -> Source:
@@ -99,19 +108,33 @@ def fetched(source: Source, directory: Path, check: Callable[[], None] = lambda:
         If the file cannot be read.
     """
     if isinstance(source, HttpSource | FsspecSource):
-        return source.fetched(directory)
+        return source.fetched(directory, check)
     if not isinstance(source, ObjectSource):
         return source
-    with tempfile.NamedTemporaryFile(dir=directory, suffix=".dcm", delete=False) as copy:
-        path = Path(copy.name)
-        try:
-            for chunk in source.store.iter_chunks(source.name, source.span, version=source.version):
-                check()
-                copy.write(chunk)
-        except BaseException:
-            path.unlink()
-            raise
-    return FileSource(source.uri, path, source.size, source.crc32c)
+    with new_file(directory, ".dcm") as copy:
+        for chunk in source.store.iter_chunks(source.name, source.span, version=source.version):
+            check()
+            copy.write(chunk)
+    local = FileSource(source.uri, Path(copy.name), source.size, source.crc32c)
+    # Of what was not listed nobody has said yet how it is kept; to ask first would be a request for every object.
+    if source.version is None and _is_gzip(local.path) and source.store.stat(source.name).content_encoding == "gzip":
+        return _unpacked(local, directory)
+    return local
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(_GZIP)) == _GZIP
+
+
+def _unpacked(packed: FileSource, directory: Path) -> FileSource:
+    """Return a copy of what is inside a gzip file, which goes."""
+    try:
+        with GunzipSource(packed).open() as stream, new_file(directory, ".dcm") as copy:
+            shutil.copyfileobj(stream, copy, _COPY_BYTES)
+    finally:
+        packed.path.unlink()
+    return FileSource(packed.uri, Path(copy.name))
 
 
 def copied(source: Source, directory: Path) -> Path:
@@ -120,8 +143,8 @@ def copied(source: Source, directory: Path) -> Path:
     if local.local_path is not None:
         return local.local_path
     try:
-        with local.open() as stream, tempfile.NamedTemporaryFile(dir=directory, suffix=".dcm", delete=False) as copy:
+        with local.open() as stream, new_file(directory, ".dcm") as copy:
             shutil.copyfileobj(stream, copy, _COPY_BYTES)
-            return Path(copy.name)
     except OSError as error:
         raise InstanceValidationError(source.uri, error.strerror or "cannot be copied") from error
+    return Path(copy.name)

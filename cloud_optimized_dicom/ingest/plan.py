@@ -20,6 +20,8 @@ def known_by_hints(hints: Hints, stored: InstanceRecord | None) -> bool:
     if stored is None or hints.crc32c is None:
         return False
     crc, size = stored.identity
+    if hints.instance_uid is not None and _shares_a_hash(hints.instance_uid, stored):
+        return False
     return hints.crc32c == checksum.encode(crc) and hints.size in (None, size)
 
 
@@ -37,11 +39,18 @@ def plan_instance(
     """
     if stored is None:
         return "new"
+    if _shares_a_hash(facts.instance_uid, stored):
+        return "conflict"
     if (facts.crc32c, facts.size) == stored.identity:
         return "same"
     if same_pixels is not None and same_pixels(facts, stored):
         return "same"
     return "conflict"
+
+
+def _shares_a_hash(uid: str, stored: InstanceRecord) -> bool:
+    """Return whether an instance has been given the name of another one: two UIDs with one hash."""
+    return uid not in {stored.instance_uid, stored.name_uid}
 
 
 def equal_frames(left: FrameTable | None, right: FrameTable | None) -> bool:

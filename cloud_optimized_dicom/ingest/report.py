@@ -9,6 +9,7 @@ from cloud_optimized_dicom.errors import (
     CommitUnknownError,
     LockAcquisitionError,
     LockVerificationError,
+    SourceUnavailableError,
     TransientStorageError,
     WriteUnknownError,
 )
@@ -24,13 +25,14 @@ _PASSING = (
     LockAcquisitionError,
     LockVerificationError,
     CommitUnknownError,
+    SourceUnavailableError,
     TransientStorageError,
     WriteUnknownError,
 )
 
 
 def is_retryable(error: Exception) -> bool:
-    """Return whether the same may well succeed later: another writer was at it, or the store failed in passing."""
+    """Return whether the same may well succeed later: another writer was at it, or a store or source failed."""
     return isinstance(error, _PASSING)
 
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import tempfile
 import threading
 from array import array
 from dataclasses import asdict, dataclass, fields
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from cloud_optimized_dicom.events import Outcome
+from cloud_optimized_dicom.series.whole_files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Self
 
     from cloud_optimized_dicom.hints import Hints
@@ -41,6 +41,8 @@ class ReportLine:
         What was claimed of the file, in base64, and held; None where nothing was.
     reason
         Why it was not stored.
+    uid_hash
+        Which function (``module:function``) hashed the UIDs; None: they are the file's own.
     """
 
     uri: str
@@ -52,12 +54,14 @@ class ReportLine:
     crc32c: str | None
     reason: str | None
     outcome: str
+    uid_hash: str | None = None
 
     @classmethod
     def parse(cls, cells: Any) -> ReportLine:
         """Return the line that a mapping of its fields is; `ValueError` if it is none."""
         try:
-            values = {field.name: cells[field.name] for field in fields(cls)}
+            # Reports that were begun before there were hashed UIDs do not say that theirs are not.
+            values = {field.name: cells[field.name] for field in fields(cls) if field.name in cells}
             line = cls(**values | {"size_bytes": int(values["size_bytes"])})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError("is not a line of a report") from error
@@ -84,8 +88,7 @@ def read_report(path: Path) -> Iterator[ReportLine]:
     """
     with path.open("rb") as file:
         if path.suffix.lower() == ".csv":
-            text = io.TextIOWrapper(io.BufferedReader(_WholeLines(file)), "utf-8", newline="")
-            for cells in csv.DictReader(text, strict=True):
+            for cells in _iter_rows(file):
                 yield ReportLine.parse({name: value or None for name, value in cells.items() if name})
             return
         for number, line in enumerate(file, 1):
@@ -95,6 +98,27 @@ def read_report(path: Path) -> Iterator[ReportLine]:
                 except ValueError as error:
                     raise ValueError(f"line {number} is not a line of a report") from error
                 yield ReportLine.parse(cells)
+
+
+def _iter_rows(file: Any) -> Iterator[dict[str, str]]:
+    lines = _Lines(io.TextIOWrapper(io.BufferedReader(_WholeLines(file)), "utf-8", newline=""))
+    try:
+        yield from csv.DictReader(lines, strict=True)
+    except csv.Error as error:
+        if not lines.are_over:  # else the last cell is open: the run was killed between two lines of it
+            raise ValueError("is not a line of a report") from error
+
+
+class _Lines:
+    """Lines, and whether there are no more."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = lines
+        self.are_over = False
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._lines
+        self.are_over = True
 
 
 class _WholeLines(io.RawIOBase):
@@ -176,6 +200,8 @@ class ReportWriter:
         Named ``.csv`` for CSV; JSON Lines otherwise.
     store_url
         The datastore that the report is about.
+    uid_hash
+        As of its lines.
     resume
         Go on with the report that is there: `finished` holds what it has as new or same; its other lines are dropped,
         because those files will be tried again.  Else the report begins anew.
@@ -183,7 +209,7 @@ class ReportWriter:
     Raises
     ------
     ValueError
-        If what is to be gone on with is no report, or one of another datastore.
+        If what is to be gone on with is no report, or one of another datastore, or of UIDs that were hashed otherwise.
 
     Notes
     -----
@@ -191,36 +217,33 @@ class ReportWriter:
     most one that is not whole, which readers pass over.
     """
 
-    def __init__(self, path: Path, store_url: str, *, resume: bool = False) -> None:
+    def __init__(self, path: Path, store_url: str, *, uid_hash: str | None = None, resume: bool = False) -> None:
         self.finished = FinishedFiles()
         self._is_csv = path.suffix.lower() == ".csv"
         self._lock = threading.Lock()
         if resume and path.exists():
-            self._take_over(path, store_url)
+            self._take_over(path, store_url, uid_hash)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if resume else os.O_TRUNC)
         self._file = os.open(path, flags, 0o666)
         if self._is_csv and os.fstat(self._file).st_size == 0:
             os.write(self._file, _csv_line(_NAMES))
 
-    def _take_over(self, path: Path, store_url: str) -> None:
+    def _take_over(self, path: Path, store_url: str, uid_hash: str | None) -> None:
         """Keep what is finished, in a new file that takes the place of the old one when it is whole."""
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".cod-", delete=False) as kept:
-            try:
-                if self._is_csv:
-                    kept.write(_csv_line(_NAMES))
-                for line in read_report(path):
-                    if line.is_finished:
-                        if not (line.series_uri or "").startswith(f"{store_url}/"):
-                            raise ValueError("is the report of another datastore")  # noqa: TRY301
-                        kept.write(self._dumped(line))
-                        self.finished.add(line)
-                kept.flush()
-                os.fsync(kept.fileno())
-                Path(kept.name).chmod(path.stat().st_mode & 0o777)
-            except (ValueError, OSError):
-                Path(kept.name).unlink()
-                raise
-        Path(kept.name).replace(path)
+        with replacing(path) as kept:
+            if self._is_csv:
+                kept.write(_csv_line(_NAMES))
+            for line in read_report(path):
+                if line.is_finished:
+                    if not (line.series_uri or "").startswith(f"{store_url}/"):
+                        raise ValueError("is the report of another datastore")
+                    if line.uid_hash != uid_hash:
+                        raise ValueError("is the report of an ingest that hashed UIDs otherwise")
+                    kept.write(self._dumped(line))
+                    self.finished.add(line)
+            kept.flush()
+            os.fsync(kept.fileno())
+            Path(kept.name).chmod(path.stat().st_mode & 0o777)
 
     def write(self, line: ReportLine) -> None:
         """Add a line."""

@@ -6,6 +6,7 @@ import gzip
 import os
 import stat
 import struct
+import weakref
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -93,6 +94,23 @@ class FileSource:
             return self.path.open("rb")
         except (OSError, ValueError) as error:
             raise InstanceValidationError(self.uri, reason_of(error)) from error
+
+
+@dataclass(frozen=True)
+class TemporarySource(FileSource):
+    """A file of ours that is deleted once nothing refers to this source any more, no member of an archive either.
+
+    Notes
+    -----
+    A copy that was pickled deletes nothing; it must not outlive the original.
+    """
+
+    @classmethod
+    def of(cls, copy: FileSource) -> TemporarySource:
+        """Return the source of a file that nobody else deletes."""
+        source = cls(copy.uri, copy.path, copy.size, copy.crc32c)
+        weakref.finalize(source, copy.path.unlink, missing_ok=True)
+        return source
 
 
 @dataclass(frozen=True)
@@ -224,3 +242,12 @@ class ZipMemberSource:
         info.compress_type, info.compress_size = self.method, self.packed_bytes
         info.file_size, info.CRC = self.size, self.crc32
         return zipfile.ZipExtFile(archive, "r", info)
+
+
+def temporary_bytes(source: Source) -> int:
+    """Return how much of a temporary file is kept for this source: that of the archive that it is a member of."""
+    if isinstance(source, TarMemberSource) and isinstance(source.archive, TemporarySource):
+        return source.size
+    if isinstance(source, ZipMemberSource) and isinstance(source.archive, TemporarySource):
+        return source.packed_bytes
+    return 0

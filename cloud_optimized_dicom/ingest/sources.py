@@ -15,13 +15,12 @@ from cloud_optimized_dicom.ingest.archives import SourceFailure, is_archive, is_
 from cloud_optimized_dicom.ingest.fsspec_source import (
     IS_FOLDER,
     FsspecSource,
-    is_chained,
     iter_listing,
     open_filesystem,
-    without_password,
 )
 from cloud_optimized_dicom.ingest.http_source import HttpSource
 from cloud_optimized_dicom.ingest.parts import reason_of
+from cloud_optimized_dicom.ingest.public_uri import NESTED, is_chained, public_uri
 from cloud_optimized_dicom.ingest.source_kinds import (
     FileSource,
     GunzipSource,
@@ -53,7 +52,6 @@ __all__ = [
     "source_of",
 ]
 
-_NESTED = re.compile(r"(?P<archive>.+?\.(?:zip|tar|tgz|tar\.gz))://(?P<member>.+)", re.IGNORECASE | re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _MAGIC = re.compile(r"[*?\[]")
 _STORES = frozenset({"gs", "memory"})
@@ -87,9 +85,9 @@ def source_of(
     Reads nothing, except for a member: the archive is then searched for it.
     """
     text = os.fspath(uri)
-    nested = _NESTED.fullmatch(text)
+    nested = NESTED.fullmatch(text)
     if nested:
-        return _find_member(_pinned(source_of(nested["archive"], client, stores), None), text)
+        return _find_member(_pinned(source_of(nested["archive"], client, stores), None), nested["member"])
     path = _local_path(text)
     if path is not None:
         return FileSource(text_of(text), path)
@@ -158,7 +156,7 @@ def iter_sources(
 
 
 def _iter_argument(text: str, client: Any) -> Iterator[Source | SourceFailure]:
-    if _NESTED.fullmatch(text):
+    if NESTED.fullmatch(text):
         return iter([source_of(text, client)])
     path = _local_path(text)
     if path is None:
@@ -179,7 +177,7 @@ def expand(item: Source | SourceFailure, temp_dir: Path | None) -> Iterator[Sour
     reason = refusal_of(item.uri)
     if reason:
         yield SourceFailure(item.uri, reason)
-    elif is_archive(item.uri) and not _NESTED.fullmatch(item.uri) and not is_chained(item.uri):
+    elif is_archive(item.uri) and not NESTED.fullmatch(item.uri) and not is_chained(item.uri):
         yield from iter_members(_pinned(item, temp_dir), temp_dir)
     else:
         yield item
@@ -190,7 +188,8 @@ def _pinned(archive: Source, directory: Path | None) -> Source:
     return archive.pinned(directory) if isinstance(archive, HttpSource | FsspecSource) else archive
 
 
-def _find_member(archive: Source, uri: str) -> Source:
+def _find_member(archive: Source, member: str) -> Source:
+    uri = f"{archive.uri}://{member}"
     failure = SourceFailure(uri, "the archive holds no such member")
     for item in iter_members(archive):
         if not isinstance(item, SourceFailure):
@@ -213,7 +212,7 @@ def _local_path(text: str) -> Path | None:
         return None
     parts = urlsplit(text)
     if parts.netloc not in {"", "localhost"} or not parts.path:
-        raise InstanceValidationError(text, "a file URL is file:///absolute/path")
+        raise InstanceValidationError(public_uri(text), "a file URL is file:///absolute/path")
     return Path(unquote(text[scheme.end() :].removeprefix(parts.netloc)))
 
 
@@ -281,7 +280,7 @@ def _iter_filesystem(text: str) -> Iterator[Source | SourceFailure]:
     filesystem, path = open_filesystem(text)
     magic = _MAGIC.search(path)
     if not magic and not text.endswith("/"):
-        whole = FsspecSource(without_password(text), filesystem, path)
+        whole = FsspecSource(public_uri(text), filesystem, path)
         try:
             yield whole.pinned(None)
         except InstanceValidationError as error:
@@ -297,7 +296,7 @@ def _iter_filesystem(text: str) -> Iterator[Source | SourceFailure]:
             found = True
             yield item
     if not found:
-        yield SourceFailure(text, "no file has this name or lies below it")
+        yield SourceFailure(public_uri(text), "no file has this name or lies below it")
 
 
 def _matches(pattern: Sequence[str], names: Sequence[str]) -> bool:

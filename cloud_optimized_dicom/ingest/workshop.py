@@ -13,10 +13,11 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from cloud_optimized_dicom.errors import CODError, InstanceValidationError
+from cloud_optimized_dicom.errors import CODError, SourceUnavailableError
 from cloud_optimized_dicom.format.dicom_json import pack_header
 from cloud_optimized_dicom.ingest.measure import fetched, measure, relative_uri, with_bulk_data_base
-from cloud_optimized_dicom.processes.pool import WorkerDiedError, WorkerPool
+from cloud_optimized_dicom.ingest.source_kinds import temporary_bytes
+from cloud_optimized_dicom.processes.pool import NoWorkerError, WorkerDiedError, WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +39,8 @@ _FETCHES = 32
 _AHEAD = 256
 _AHEAD_BYTES = 512 << 20
 _UNKNOWN_BYTES = 1 << 20  # what a file is taken for whose size nobody told
-_FEW = 2000  # files that are measured before processes are worth their start
+_FEW = 2000  # small files that are measured before processes, and their memory, are worth their start
+_SMALL_BYTES = 1 << 20  # of larger files the bytes are what takes time: reading, checksums, the upload
 _RECORD_BYTES = 512
 _FRAME_BYTES = 112  # of a frame in a table: four numbers
 
@@ -76,7 +78,7 @@ class Prepared:
     @property
     def copy_bytes(self) -> int:
         """How much room for temporary files is taken while this is kept."""
-        return self.facts.size if self.copy is not None else 0
+        return self.facts.size if self.copy is not None else temporary_bytes(self.source)
 
     def discard(self) -> None:
         """Delete the copy; nobody needs it any more."""
@@ -190,10 +192,10 @@ class Workshop:
             return _Waiting(item, error, 0)
         if job is None:
             return _Waiting(item, None, 0)
-        self._begun += 1
+        size = job.source.size
+        self._begun += size is None or size <= _SMALL_BYTES
         if self._is_quicker_here(job):
             return _Waiting(item, self._outcome(job), 0)
-        size = job.source.size
         return _Waiting(item, self._threads.submit(self._outcome, job), _UNKNOWN_BYTES if size is None else size)
 
     def _is_quicker_here(self, job: Job) -> bool:
@@ -227,8 +229,10 @@ class Workshop:
             return measure(source, hints)
         try:
             found = self._processes.submit(_measure_in_worker, source, hints).result()
-        except WorkerDiedError as error:
-            raise InstanceValidationError(source.uri, "the process that read it died") from error
+        except NoWorkerError:
+            return measure(source, hints)
+        except WorkerDiedError as error:  # its memory may have been wanted elsewhere
+            raise SourceUnavailableError(source.uri, "the process that read it died") from error
         except CancelledError as error:
             raise StoppedError from error
         if isinstance(found, Exception):

@@ -190,8 +190,9 @@ class SeriesLock:
 
     def start_renewing(self) -> None:
         """Renew at a third of the lease, until :meth:`release`, :meth:`abandon` or :meth:`stop_renewing`."""
-        self._beat = threading.Thread(target=self._renew_until_stopped, name="cod-lock-renewal", daemon=True)
-        self._beat.start()
+        beat = threading.Thread(target=self._renew_until_stopped, name="cod-lock-renewal", daemon=True)
+        beat.start()  # a thread that could not be started cannot be waited for
+        self._beat = beat
 
     def stop_renewing(self) -> None:
         """Stop the background renewal and wait for one that is under way."""

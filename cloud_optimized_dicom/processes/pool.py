@@ -29,6 +29,10 @@ class WorkerDiedError(Exception):
     """The process that did the work ended before it answered: a codec crashed, or memory ran out."""
 
 
+class NoWorkerError(Exception):
+    """No process could be started to do the work: the system has no memory, processes or files left for it."""
+
+
 class WorkerPool:
     """Processes that call functions; started when first needed, one by one.
 
@@ -56,8 +60,8 @@ class WorkerPool:
         Returns
         -------
         Future
-            Raises `WorkerDiedError` where the function or its process failed, `CancelledError` where the pool is closed
-            before the answer.
+            Raises `WorkerDiedError` where the function or its process failed, `NoWorkerError` where there is no process
+            to be had, `CancelledError` where the pool is closed before the answer.
 
         Raises
         ------
@@ -107,9 +111,7 @@ class WorkerPool:
                 raise CancelledError
             if self._idle:
                 return self._idle.pop()
-            process = subprocess.Popen(  # noqa: S603 (our own interpreter)
-                [sys.executable, "-c", _BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
-            )
+            process = _start()
             self._all.add(process)
         try:
             _send(process, pickle.dumps(list(sys.path)))
@@ -126,6 +128,15 @@ class WorkerPool:
             self._all.discard(process)
         process.terminate()
         _reap(process)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(  # noqa: S603 (our own interpreter)
+            [sys.executable, "-c", _BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
+        )
+    except OSError as error:
+        raise NoWorkerError from error
 
 
 def _environment() -> dict[str, str]:

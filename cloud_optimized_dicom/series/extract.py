@@ -1,82 +1,26 @@
-"""Whole instances, many at a time: the tar read once from front to back."""
+"""Whole instances, many at a time, by parallel requests; and the whole tar."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
-from cloud_optimized_dicom.checksum import crc32c, encode
+from cloud_optimized_dicom.checksum import combine_all, crc32c, encode
 from cloud_optimized_dicom.errors import HashMismatchError, ObjectNotFoundError, StaleReadError, TarValidationError
-from cloud_optimized_dicom.ranges import ByteRange
-from cloud_optimized_dicom.series.packing import TarWindow
+from cloud_optimized_dicom.ranges import ByteRange, FetchPolicy
+from cloud_optimized_dicom.series.whole_files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
     from cloud_optimized_dicom.model import InstanceRecord
     from cloud_optimized_dicom.series.reader import SeriesReader
 
-_CHUNK_BYTES = 4 << 20
 _MOVES = 6
-
-
-class _MovingWindow:
-    """The tar in large blocks, wherever the instances lie in it by now."""
-
-    def __init__(self, reader: SeriesReader, records: Sequence[InstanceRecord]) -> None:
-        self._reader, self._records = reader, records
-        self._window: TarWindow | None = None
-        self._starts: Mapping[str, int] = {}
-
-    def _opened(self) -> TarWindow:
-        if self._window is None:
-            places = self._reader.places(self._records)
-            self._starts = places.starts
-            stops = (places.starts.get(record.name_uid, 0) + record.size for record in self._records)
-            name = self._reader.key.tar
-            self._window = TarWindow(self._reader.store, name, places.generation, max(stops, default=0))
-        return self._window
-
-    def read(self, record: InstanceRecord, span: ByteRange) -> bytes:
-        """Return a span of an instance's file."""
-        for _ in range(_MOVES):
-            window = self._opened()
-            start = self._starts.get(record.name_uid)
-            if start is None:
-                raise StaleReadError(self._reader.tar_uri, record.name_uid, "it was removed or replaced meanwhile")
-            try:
-                return window.read(span.shifted(start))
-            except ObjectNotFoundError:
-                self._reader.refresh(record.name_uid)
-                self._window = None
-        raise StaleReadError(self._reader.tar_uri, record.name_uid, "it kept changing while it was being read")
-
-
-def iter_instances(
-    reader: SeriesReader, records: Iterable[InstanceRecord]
-) -> Iterator[tuple[InstanceRecord, Iterator[bytes]]]:
-    """Yield instances in the order of the tar, each with its bytes in chunks, to be used up before the next.
-
-    Notes
-    -----
-    The tar is fetched in large blocks, however small its instances are.  Each instance's CRC32C is checked behind its
-    last chunk: `HashMismatchError`.  An instance whose tar was replaced meanwhile is read at its new place;
-    `StaleReadError` if it has none.
-    """
-    ordered = sorted(records, key=lambda record: record.start)
-    window = _MovingWindow(reader, ordered)
-    for record in ordered:
-        yield record, _iter_checked(reader, window, record)
-
-
-def _iter_checked(reader: SeriesReader, window: _MovingWindow, record: InstanceRecord) -> Iterator[bytes]:
-    crc = 0
-    for start in range(0, record.size, _CHUNK_BYTES):
-        chunk = window.read(record, ByteRange(start, min(record.size, start + _CHUNK_BYTES)))
-        crc = crc32c(chunk, crc)
-        yield chunk
-    if crc != record.crc32c:
-        raise HashMismatchError(reader.tar_uri, record.name_uid, encode(record.crc32c), encode(crc))
+_PART_BYTES = 2 << 20
+_POLICY = FetchPolicy(max_request_bytes=_PART_BYTES)
 
 
 def iter_whole(
@@ -115,15 +59,53 @@ def extract(reader: SeriesReader, records: Iterable[InstanceRecord], directory: 
     ------
     HashMismatchError
         If stored bytes are not those that were ingested.
+    StaleReadError
+        If an instance was removed or replaced meanwhile.
+
+    Notes
+    -----
+    Read by parallel requests, small instances together and large ones in parts, and written as they arrive.  At most
+    64 MiB are under way, however large the series is.  A file appears under its name once it is whole and compared:
+    until then, and where it never is, one that was there stays.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Path] = {}
-    for record, chunks in iter_instances(reader, records):
-        path = directory / f"{record.name_uid}.dcm"
-        with path.open("wb") as file:
-            file.writelines(chunks)
-        files[record.name_uid] = path
-    return files
+    with tempfile.TemporaryDirectory(prefix=".cod-", dir=directory) as scratch:
+        return {uid: path.replace(directory / path.name) for uid, path in _iter_arrived(reader, records, Path(scratch))}
+
+
+def _iter_arrived(
+    reader: SeriesReader, records: Iterable[InstanceRecord], directory: Path
+) -> Iterator[tuple[str, Path]]:
+    """Fetch all instances into files of `directory`, then compare and yield one after the other."""
+    # Headers and frame tables are most of a record, and nobody needs them here.
+    light = [replace(record, packed_header="", frame_table=None) for record in records]
+    files = {record.name_uid: directory / f"{record.name_uid}.dcm" for record in light}
+    for path in files.values():
+        path.write_bytes(b"")  # parts arrive in any order
+    parts = [(record, span) for record in light for span in _parts(record.size)]
+    crcs = [0] * len(parts)
+
+    def take(position: int, data: bytes) -> None:
+        record, span = parts[position]
+        crcs[position] = crc32c(data)
+        with files[record.name_uid].open("r+b") as file:
+            file.seek(span.start)
+            file.write(data)
+
+    reader.read_each(parts, take, _POLICY)
+    found: dict[str, list[tuple[int, int]]] = {}
+    for (record, span), crc in zip(parts, crcs, strict=True):
+        found.setdefault(record.name_uid, []).append((crc, len(span)))
+    for record in light:
+        crc, _ = combine_all(found.get(record.name_uid, []))
+        if crc != record.crc32c:
+            raise HashMismatchError(reader.tar_uri, record.name_uid, encode(record.crc32c), encode(crc))
+        yield record.name_uid, files[record.name_uid]
+
+
+def _parts(size: int) -> Iterator[ByteRange]:
+    for start in range(0, size, _PART_BYTES):
+        yield ByteRange(start, min(size, start + _PART_BYTES))
 
 
 def pull_tar(reader: SeriesReader, path: Path) -> None:
@@ -138,8 +120,14 @@ def pull_tar(reader: SeriesReader, path: Path) -> None:
 
     Notes
     -----
-    What was only appended to begins with the tar that it was: that much of it is taken.
+    What was only appended to begins with the tar that it was: that much of it is taken.  Until the file is whole and
+    compared, and where it never is, one that was there stays.
     """
+    with replacing(path) as file:
+        _write_tar(reader, file)
+
+
+def _write_tar(reader: SeriesReader, file: IO[bytes]) -> None:
     recorded = reader.document.tar
     for _ in range(_MOVES):
         version, present, is_same = reader.tar_now()
@@ -147,7 +135,7 @@ def pull_tar(reader: SeriesReader, path: Path) -> None:
             break
         span = ByteRange(0, recorded.size) if recorded is not None and not is_same else None
         try:
-            found = _copy_tar(reader, version, span, path)
+            found = _copy_tar(reader, version, span, file)
         except ObjectNotFoundError:
             reader.refresh("(all)")
             continue
@@ -159,11 +147,12 @@ def pull_tar(reader: SeriesReader, path: Path) -> None:
     raise StaleReadError(reader.tar_uri, "(all)", "the tar was replaced while it was being read")
 
 
-def _copy_tar(reader: SeriesReader, version: str, span: ByteRange | None, path: Path) -> tuple[int, int]:
+def _copy_tar(reader: SeriesReader, version: str, span: ByteRange | None, file: IO[bytes]) -> tuple[int, int]:
     crc = size = 0
-    with path.open("wb") as file:
-        if span is None or len(span):
-            for chunk in reader.store.iter_chunks(reader.key.tar, span, version=version):
-                file.write(chunk)
-                crc, size = crc32c(chunk, crc), size + len(chunk)
+    file.seek(0)
+    file.truncate()  # what an attempt before this one has left
+    if span is None or len(span):
+        for chunk in reader.store.iter_chunks(reader.key.tar, span, version=version):
+            file.write(chunk)
+            crc, size = crc32c(chunk, crc), size + len(chunk)
     return crc, size

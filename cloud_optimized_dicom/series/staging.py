@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.storage.base import Attributes, ObjectStore
     from cloud_optimized_dicom.storage.payload import Payload
 
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 256 << 10
 
 
 def stage(store: ObjectStore, lock: SeriesLock, segments: Mapping[str, Payload], attributes: Attributes) -> None:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloud_optimized_dicom.errors import ObjectNotFoundError, PreconditionFailedError
 
@@ -126,6 +126,15 @@ class ObjectStore(ABC):
 
     uploads_at_once: int = 1
     """How many uploads are worth running side by side; where it is one, to cut what is large only costs."""
+
+    @property
+    def client(self) -> Any:
+        """What makes the store's requests, and can make those of another bucket; None for stores without clients."""
+        return None
+
+    def close(self) -> None:
+        """End the connections that the store has made by itself, if any; the next request makes new ones."""
+        return
 
     def url_of(self, name: str) -> str:
         """Return the full URL of an object."""

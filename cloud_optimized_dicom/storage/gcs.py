@@ -100,20 +100,32 @@ class GcsStore(ObjectStore):
         self._timeout_seconds = timeout_seconds
         self._whole_upload_bytes = whole_upload_bytes
         self._recipe = ClientRecipe()
-        self._client = client
+        self._client, self._made_client = client, False
         if client is not None:
             keep_connections(client)
         self._client_lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         recipe = self._recipe if self._client is None else ClientRecipe.of(self._client)
-        return self.__dict__ | {"_recipe": recipe, "_client": None, "_client_lock": None}
+        return self.__dict__ | {"_recipe": recipe, "_client": None, "_made_client": False, "_client_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._client_lock = threading.Lock()
 
     # -- requests
+
+    @property
+    def client(self) -> Any:
+        """The client that was given, or else was made."""
+        return self._connected()
+
+    def close(self) -> None:
+        """End the connections of the client that was made here; one that was given is its owner's to close."""
+        with self._client_lock:
+            if self._made_client:
+                self._client.close()
+                self._client, self._made_client = None, False
 
     @property
     def _bucket(self) -> Any:
@@ -127,7 +139,7 @@ class GcsStore(ObjectStore):
         with self._client_lock:
             if self._client is None:
                 with sdk_errors(self.url):
-                    self._client = self._recipe.make()
+                    self._client, self._made_client = self._recipe.make(), True
             return self._client
 
     def _patiently(self, url: str, operation: Callable[[], Result]) -> Result:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.storage.payload import Payload
     from cloud_optimized_dicom.storage.retry import RetryBudget
 
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 256 << 10
 _RESUME = 308
 _SESSION_LOST = {http.client.NOT_FOUND, http.client.GONE}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloud_optimized_dicom.errors import (
+    CODError,
     ObjectNotFoundError,
     PreconditionFailedError,
     StorageError,
@@ -58,8 +59,9 @@ def settle(write: PendingWrite, attempt: Callable[[RetryBudget], ObjectInfo], po
         If it was refused for good.
     WriteUnknownError
         If it cannot be known now whether it took effect, or will.
-    StorageError
-        For anything else the store says while it is certain that no attempt took effect.
+    StorageError, CODError, OSError, ValueError
+        For anything else that the store says, or that keeps the payload from being read, while it is certain that no
+        attempt took effect.
     """
     budget = RetryBudget(policy)
     in_doubt = False
@@ -74,9 +76,9 @@ def settle(write: PendingWrite, attempt: Callable[[RetryBudget], ObjectInfo], po
             in_doubt, failure = True, refusal
         except TransientStorageError as error:
             in_doubt, failure = in_doubt or not nothing_was_done(error), error
-        except StorageError as error:
+        except (CODError, OSError, ValueError) as error:  # also of the payload, which every attempt reads again
             if in_doubt:
-                raise write.unknown(error.reason) from error
+                raise write.unknown(getattr(error, "reason", None) or type(error).__name__) from error
             raise
         if not budget.pause():
             if in_doubt:

@@ -130,9 +130,11 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        # Said outright: a child forked meanwhile holds a copy of the descriptor; closing ours would not free it.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        try:
+            # Said outright: a child forked meanwhile holds a copy of the descriptor; closing ours would not free it.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+_BUFFER_BYTES = 256 << 10
+"""Of a chain; chains of chains have as many, and segments of them go up side by side."""
+
 
 class Payload(Protocol):
     """What a store writes.  `open` may be called again: a retry starts over."""
@@ -102,7 +105,7 @@ class ChainPayload:
 
     def open(self) -> BinaryIO:
         """Return a new reader."""
-        return io.BufferedReader(_ChainReader(self.parts), 1 << 20)
+        return io.BufferedReader(_ChainReader(self.parts), _BUFFER_BYTES)
 
 
 class SeekableReader(io.RawIOBase, ABC):

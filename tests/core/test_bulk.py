@@ -272,13 +272,3 @@ def test_a_living_writer_is_let_be_where_nothing_is_new(tmp_path: Path) -> None:
     assert ingest(store, files.paths).count("same") == 3
     lock.renew()
     lock.release()
-
-
-def test_hashed_instances_are_refused(tmp_path: Path) -> None:
-    """An instance that is to be stored under hashed UIDs is an error, and never stored under its own."""
-    (files,) = write_many(tmp_path, 1)
-    store = memory_store()
-    hashed = [Instance(path, uid_hash_func=lambda uid: uid[::-1]) for path in files.paths[:1]]
-    report = ingest(store, [*hashed, *files.paths[1:]])
-    assert [result.outcome for result in report.files] == ["error", "new", "new"]
-    assert "uid_hash_func" in (report.errors[0].reason or "")

@@ -259,3 +259,26 @@ def test_a_worker_process_that_dies(tmp_path: Path) -> None:
 def report_errors(report: Any) -> list[str]:
     """Return the files that were not stored."""
     return [result.uri for result in report.errors]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip", ".tar.gz"])
+def test_of_two_members_of_one_name_none_is_lost_silently(tmp_path: Path, suffix: str) -> None:
+    """The second is an error, which nobody takes for a stored file."""
+    files = write_series(tmp_path / "files", CtSeries(2, 8, 8))
+    path = tmp_path / f"twice{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.dcm", files.bytes(0))
+            with pytest.warns(UserWarning, match="Duplicate name"):
+                archive.writestr("a.dcm", files.bytes(1))
+    else:
+        with tarfile.open(path, "w:gz" if suffix.endswith("gz") else "w") as tar:
+            for number in range(2):
+                info = tarfile.TarInfo("a.dcm")
+                info.size = len(files.bytes(number))
+                tar.addfile(info, io.BytesIO(files.bytes(number)))
+    report = ingest(memory_store(), [path])
+    assert [(result.outcome, result.reason) for result in report.files] == [
+        ("new", None),
+        ("error", "an earlier member of the archive has this name"),
+    ]

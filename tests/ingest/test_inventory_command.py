@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,15 +85,18 @@ def cod(server: GcsServer, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     return run
 
 
-def test_everything_that_a_table_names_is_stored_once(cod: Any, inventory: Path) -> None:
-    """The first run stores all rows, a second finds all of them the same and fetches nothing."""
+def test_everything_that_a_table_names_is_stored_once(cod: Any, inventory: Path, server: GcsServer) -> None:
+    """The first run stores all rows, a second finds all of them the same, by a list and a document for each series."""
     code, document = cod("--inventory", inventory, "gs://archive/ct")
     assert (code, document["counts"]["new"], len(document["series"])) == (0, 12, 2)
     inventory_store = open_store("gs://inbox")
     for name in [info.name for info in inventory_store.list()]:
         inventory_store.delete(name)
+    server.reset_counters()
     code, document = cod("--inventory", inventory, "gs://archive/ct")
     assert (code, document["counts"]) == (0, {"new": 0, "same": 12, "conflict": 0, "error": 0})
+    asked = Counter(record.operation for record in server.counters())
+    assert asked == {"objects.list": 2, "objects.download": 2}
 
 
 @pytest.mark.parametrize("name", ["report.jsonl", "report.csv"])

@@ -79,6 +79,32 @@ for number in range(1_000_000):
     assert [line.uri for line in read_report(tmp_path / name)] == [*before, LINE.uri]
 
 
+def test_a_run_killed_inside_a_cell_leaves_a_report_to_go_on_with(tmp_path: Path) -> None:
+    """A cell may hold line ends: wherever between its quotes the report ends, what is whole is gone on with."""
+    path = tmp_path / "report.csv"
+    with ReportWriter(path, STORE) as report:
+        report.write(OTHERS[0])
+        whole = path.stat().st_size
+        report.write(LINE)
+    data = path.read_bytes()
+    for size in range(whole, len(data)):
+        path.write_bytes(data[:size])
+        assert list(read_report(path)) == [OTHERS[0]]
+        with ReportWriter(path, STORE, resume=True) as report:
+            assert len(report.finished) == 1
+        assert path.read_bytes() == data[:whole]
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_table_that_is_no_report_is_refused(tmp_path: Path) -> None:
+    """Quotes where there can be none are told as what they are, and nothing is left of the attempt."""
+    path = tmp_path / "report.csv"
+    path.write_text('uri,outcome\n"a"b,new\n"c",new\n', encoding="ascii")
+    with pytest.raises(ValueError, match="not a line of a report"):
+        ReportWriter(path, STORE, resume=True)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
 @FORMATS
 def test_going_on_keeps_what_is_finished_and_drops_what_is_tried_again(name: str, tmp_path: Path) -> None:
     """New and same lines stay; conflicts and errors go; a report that is not there yet is begun."""

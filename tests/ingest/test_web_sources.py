@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cloud_optimized_dicom import CODObject
 from cloud_optimized_dicom.errors import InstanceValidationError
 from cloud_optimized_dicom.ingest.measure import fetched
 from cloud_optimized_dicom.ingest.sources import HttpSource, Source, SourceFailure, iter_sources, source_of
+from cloud_optimized_dicom.testing.datasets.series import CtSeries
+from tests.core.bulk import ingest, memory_store
+from tests.core.conftest import write_series
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,3 +147,14 @@ def test_web_sources_pickle(web: Web) -> None:
     source = source_of(f"{web.url}/plain/small.dcm")
     assert isinstance(source, HttpSource)
     assert pickle.loads(pickle.dumps(source)) == source
+
+
+def test_files_that_are_shown_alike_are_all_stored(web: Web, tmp_path: Path) -> None:
+    """Addresses that differ in a secret only are files of their own, though one URL stands for both."""
+    files = write_series(tmp_path / "files", CtSeries(2, 8, 8))
+    web.files |= {f"dl?token={number}": files.bytes(number) for number in range(2)}
+    store = memory_store()
+    report = ingest(store, [f"{web.url}/plain/dl?token={number}" for number in range(2)])
+    assert [(result.uri, result.outcome) for result in report.files] == [(f"{web.url}/plain/dl", "new")] * 2
+    with CODObject(store, None, files.series.uids.study, files.series.uids.series) as cod:
+        assert [cod.open_instance(uid).read() for uid in files.uids] == [files.bytes(0), files.bytes(1)]

@@ -35,7 +35,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
-        kind, _, name = self.path.partition("?")[0].removeprefix("/").partition("/")
+        path = self.path if self.path.rpartition("/")[2] in self.web.files else self.path.partition("?")[0]
+        kind, _, name = path.removeprefix("/").partition("/")
         self.web.asked.append((self.path, self.headers.get("Range")))
         if kind == "moved":
             self.answer(302, b"", Location=f"/plain/{name}")

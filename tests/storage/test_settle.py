@@ -9,6 +9,7 @@ import pytest
 from google.api_core.exceptions import TooManyRequests
 
 from cloud_optimized_dicom.errors import (
+    InstanceValidationError,
     ObjectNotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
@@ -158,6 +159,28 @@ def test_other_refusals(store: ObjectStore, steps: list[Step], error: type[Stora
     """An error of another kind is told as it is, unless an earlier attempt may have landed."""
     with pytest.raises(error):
         settle(PendingWrite(store, "a", None, "mine"), Script(*steps), THREE)
+
+
+def source_lost() -> ObjectInfo:
+    """Find that the file which is to be sent is gone."""
+    raise FileNotFoundError(2, "No such file or directory", "x.dcm")
+
+
+def source_bad() -> ObjectInfo:
+    """Find that the file which is to be sent cannot be read."""
+    raise InstanceValidationError("x.zip://1.dcm", "the archive ends inside this member")
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "error"), [(source_lost, FileNotFoundError), (source_bad, InstanceValidationError)]
+)
+def test_a_payload_that_cannot_be_read_again(store: ObjectStore, unreadable: Step, error: type[Exception]) -> None:
+    """What keeps a repetition from being sent says nothing of the attempt before: that one may still land."""
+    with pytest.raises(error):
+        settle(PendingWrite(store, "a", None, "mine"), Script(unreadable), THREE)
+    with pytest.raises(WriteUnknownError) as caught:
+        settle(PendingWrite(store, "a", None, "mine"), Script(lost, unreadable), THREE)
+    assert caught.value.write_id == "mine"
 
 
 def test_reading_back_fails(store: ObjectStore) -> None:

@@ -28,6 +28,7 @@ from cloud_optimized_dicom.ingest.inventory.values import (
     parse_uid,
     text_of_cell,
 )
+from cloud_optimized_dicom.ingest.public_uri import public_uri
 from cloud_optimized_dicom.ingest.sources import expand, iter_sources, source_of
 
 if TYPE_CHECKING:
@@ -242,10 +243,8 @@ def iter_row_sources(
         whole = source_of(row.uri, client, stores)
         for found in expand(whole, temp_dir):
             yield found if isinstance(found, SourceFailure) else (found, row.hints if found is whole else Hints())
-    except InstanceValidationError as error:
-        yield SourceFailure(row.uri, error.reason)
-    except StorageError as error:
-        yield SourceFailure(row.uri, error.reason)
+    except (InstanceValidationError, StorageError) as error:
+        yield SourceFailure(public_uri(row.uri), error.reason)
 
 
 def _reason(error: Exception) -> str:
