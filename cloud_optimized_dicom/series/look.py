@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloud_optimized_dicom.errors import ObjectNotFoundError
+from cloud_optimized_dicom.errors import FormatError, ObjectNotFoundError
 from cloud_optimized_dicom.format.metadata.document import SeriesDocument, parse_document
 from cloud_optimized_dicom.lock.lease import Listing, list_series
+from cloud_optimized_dicom.lock.record import parse_lock
 from cloud_optimized_dicom.series.commit import metadata_state
 
 if TYPE_CHECKING:
-    from cloud_optimized_dicom.lock.record import ObjectState
+    from cloud_optimized_dicom.lock.record import Intent, LockRecord, ObjectState
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
     from cloud_optimized_dicom.uids import SeriesKey
 
@@ -23,14 +24,25 @@ class SeenDocument(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A series as it was seen without a lock: what a list showed, and its document if there is one."""
+    """A series as it was seen without a lock.
+
+    Attributes
+    ----------
+    listing
+        What a list showed.
+    document
+        None where there is none.
+    intent
+        The commit that is decided, and may not be in the document yet.
+    """
 
     listing: Listing
     document: SeenDocument | None
+    intent: Intent | None = None
 
     @classmethod
     def at(cls, store: ObjectStore, key: SeriesKey) -> Look:
-        """Look at a series: a list, and a read where there is something to read.
+        """Look at a series: a list, and a read where there is something to read; one more where there is a lock.
 
         Raises
         ------
@@ -38,11 +50,36 @@ class Look(NamedTuple):
             If the document cannot be understood.
         """
         listing = list_series(store, key)
-        return cls(listing, read_seen(store, key) if key.metadata in listing.names else None)
+        # Before the document: what is decided later than this look is later than all that is told from it.
+        lock = find_lock(store, key) if key.lock in listing.names else None
+        document = read_seen(store, key) if key.metadata in listing.names else None
+        return cls(listing, document, lock.intent if lock is not None else None)
+
+    @property
+    def decided(self) -> SeriesDocument | None:
+        """The document with the decided commit, which will happen: what it removes is not stored any more.
+
+        Notes
+        -----
+        A commit that the document holds already changes nothing when it is applied once more.
+        """
+        document = self.document.document if self.document is not None else None
+        if document is None or self.intent is None:
+            return document
+        return document.applied(self.intent.change, None, self.intent.write_id)
 
     def has_leftovers(self, key: SeriesKey) -> bool:
         """Return whether a writer is, or was, at work: there is a lock, or a segment."""
         return any(name == key.lock or name.startswith(key.pending) for name in self.listing.names)
+
+
+def find_lock(store: ObjectStore, key: SeriesKey) -> LockRecord | None:
+    """Return what the lock of a series says; None where there is none, or none that can be understood."""
+    try:
+        found = store.read_object(key.lock)
+        return parse_lock(store.url_of(key.lock), found.data)
+    except (ObjectNotFoundError, FormatError):
+        return None  # a damaged one explains nothing, and is a finding of its own
 
 
 def read_seen(store: ObjectStore, key: SeriesKey, known: SeenDocument | None = None) -> SeenDocument | None:

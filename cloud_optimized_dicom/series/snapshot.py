@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloud_optimized_dicom.errors import CODObjectNotFoundError, FormatError, ObjectNotFoundError
-from cloud_optimized_dicom.lock.record import Intent, LockRecord, parse_lock
+from cloud_optimized_dicom.errors import CODObjectNotFoundError
 from cloud_optimized_dicom.model import TarState
+from cloud_optimized_dicom.series.look import find_lock
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.series.state import describes, explains
 
 if TYPE_CHECKING:
+    from cloud_optimized_dicom.lock.record import Intent, LockRecord
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
     from cloud_optimized_dicom.uids import SeriesKey
 
@@ -64,7 +65,7 @@ def take_snapshot(store: ObjectStore, key: SeriesKey, known: SeriesReader | None
             tar = store.find(key.tar)
         if reader is not None and _agree(reader, tar):
             return Snapshot(_pinned(reader, tar), tar)
-        lock = _read_lock(store, key)
+        lock = find_lock(store, key)
         intent = lock.intent if lock is not None else None
         explained = _explained(reader, tar, intent)
         if explained is not None:
@@ -124,11 +125,3 @@ def _read(store: ObjectStore, key: SeriesKey) -> SeriesReader | None:
 
 def _version(reader: SeriesReader | None) -> str | None:
     return reader.metadata_version if reader is not None else None
-
-
-def _read_lock(store: ObjectStore, key: SeriesKey) -> LockRecord | None:
-    try:
-        found = store.read_object(key.lock)
-        return parse_lock(store.url_of(key.lock), found.data)
-    except (ObjectNotFoundError, FormatError):
-        return None  # a damaged one explains nothing, and is a finding of its own

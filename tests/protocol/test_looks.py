@@ -7,13 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cloud_optimized_dicom import Hints, Instance
+from cloud_optimized_dicom.errors import StaleReadError
+from cloud_optimized_dicom.ingest.dependencies import verified_document
 from cloud_optimized_dicom.testing.scheduled_store import ScheduledStore
-from tests.protocol.fleet import LARGE, Fleet, Write, attempt, holds_the_lock, writes_metadata
+from tests.core.bulk import ingest
+from tests.protocol.fleet import (
+    AHEAD_SECONDS,
+    LARGE,
+    Fleet,
+    Write,
+    attempt,
+    has_decided,
+    holds_the_lock,
+    writes_metadata,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cloud_optimized_dicom import CODObject
+    from cloud_optimized_dicom.ingest.report import FileResult
+    from cloud_optimized_dicom.storage.base import ObjectStore
     from tests.protocol.fleet import Participant
 
     NewFleet = Callable[[], Fleet]
@@ -93,3 +108,34 @@ def test_intent_is_only_applied_to_its_own_document(memory_fleet: NewFleet) -> N
             assert reading.result() == fleet.files.data(1)
     assert earlier == [key.metadata, key.tar]
     fleet.check_settled()
+
+
+@pytest.mark.parametrize("is_hinted", [False, True], ids=["measured", "hinted"])
+def test_what_is_about_to_be_removed_is_not_stored(new_fleet: NewFleet, is_hinted: bool) -> None:
+    """An ingest calls no file stored whose removal is decided: busy while that writer lives, it stores it after."""
+    fleet = new_fleet()
+    fleet.do(Write("fill"))
+    assert fleet.join(Write("remove", 0), has_decided).start()
+
+    def ingested(store: ObjectStore) -> FileResult:
+        instance = Instance(fleet.files.path(0))
+        if is_hinted:
+            key, uid, crc32c = fleet.files.key, fleet.files.uid(0), instance.crc32c()
+            instance = Instance(fleet.files.path(0), hints=Hints(None, crc32c, uid, key.series_uid, key.study_uid))
+        (result,) = ingest(store, [instance]).files
+        return result
+
+    early = ingested(fleet.store)
+    assert (early.outcome, early.retryable) == ("error", True)
+    assert ingested(ScheduledStore(fleet.store, ahead_seconds=AHEAD_SECONDS)).outcome == "new"
+    with fleet.open() as cod:
+        assert read(cod, fleet.files.uid(0)) == fleet.files.data(0)
+
+
+def test_what_a_decided_removal_takes_away_is_not_verified(memory_fleet: NewFleet) -> None:
+    """Nobody deletes a source by the word of a document that a decided commit is about to change."""
+    fleet = memory_fleet()
+    fleet.do(Write("fill"))
+    assert fleet.join(Write("remove", 0), has_decided).start()
+    with pytest.raises(StaleReadError):
+        verified_document(fleet.store, fleet.files.key)
