@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from cloud_optimized_dicom.append import GIB, Appender, AppendOptions, AppendResult, parse_target
-from cloud_optimized_dicom.errors import (
-    CODObjectNotFoundError,
-    InstanceNotFoundError,
-    LockVerificationError,
-    WriteOperationInReadModeError,
-)
+from cloud_optimized_dicom.errors import ErrorLogExistsError, InstanceNotFoundError, WriteOperationInReadModeError
+from cloud_optimized_dicom.ingest.dependencies import delete_dependencies, verified_document
 from cloud_optimized_dicom.ingest.workshop import Workshop
-from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.lock.lease import LockOptions
+from cloud_optimized_dicom.redaction.model import RedactionOptions
 from cloud_optimized_dicom.series.commit import Series, quarantine
-from cloud_optimized_dicom.series.frames import FrameReader
-from cloud_optimized_dicom.series.reader import SeriesReader
-from cloud_optimized_dicom.series.staged_reads import StagedReader
-from cloud_optimized_dicom.series.transaction import Transaction, TransactionOptions
-from cloud_optimized_dicom.series_view import SeriesView
+from cloud_optimized_dicom.series.transaction import TransactionOptions
+from cloud_optimized_dicom.series_session import Mode, SeriesSession
 from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.uids import NestedUri, SeriesKey
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
-    from types import TracebackType
 
+    from cloud_optimized_dicom.bounding_box import PixelRedaction
     from cloud_optimized_dicom.events import Hook
-    from cloud_optimized_dicom.format.metadata.document import SeriesDocument
-    from cloud_optimized_dicom.model import InstanceRecord
-    from cloud_optimized_dicom.series.staged_reads import InstanceReader
+    from cloud_optimized_dicom.instance import Instance
+    from cloud_optimized_dicom.redaction.model import FillValue, RedactionRecord
     from cloud_optimized_dicom.storage.base import ObjectStore
-    from cloud_optimized_dicom.thumbnail.access import Thumbnails
-
-Mode = Literal["r", "w", "a"]
 
 
-class CODObject(SeriesView):
+class CODObject(SeriesSession):
     """One series of a datastore.
 
     Parameters
@@ -53,13 +42,16 @@ class CODObject(SeriesView):
         Of the series, as they are stored (hashed ones where the datastore is de-identified).
     mode
         ``"r"``: read; no lock, no write.  ``"w"``: lock, start empty, replace what is there on commit.  ``"a"``: lock,
-        add to what is there.
+        add to what is there.  ``"e"``: lock; the series must exist, and its instances are local files (each one's
+        `dicom_uri`) that may be rewritten in the block.  What is other then is committed; which instances there are may
+        not change.
     sync_on_exit
         False: no lock, and nothing is uploaded.
     hashed_uids
-        Whether a new series gets ``deid_`` keys, and instances are stored under hashed UIDs.
+        Whether a new series is one of hashed UIDs: instances are stored under what their `uid_hash_func` makes of their
+        UIDs, the document has ``deid_`` keys.  A stored series says by itself which it is; True makes sure of it.
     create_if_missing
-        Whether a writing mode may make the series.
+        Whether mode "w" or "a" may make the series.
     temp_dir
         Where copies of remote files go; None: a folder of the system's.
     override_errors
@@ -85,6 +77,8 @@ class CODObject(SeriesView):
         For any other mode.
     InvalidUidError
         For UIDs that are not 1 to 64 digits and dots, before anything touches a path.
+    HashedUidsError
+        On entering, if `hashed_uids` is asked for of a stored series that is not one of hashed UIDs.
 
     Notes
     -----
@@ -113,26 +107,20 @@ class CODObject(SeriesView):
         tar_storage_class: str | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
-        if mode not in ("r", "w", "a"):
-            raise ValueError(f"mode must be 'r', 'w' or 'a', not {mode!r}")
-        self.mode: Mode = mode
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode must be 'r', 'w', 'a' or 'e', not {mode!r}")
         key = SeriesKey(study_uid, series_uid)
-        super().__init__(open_store(datastore_path, client), key, temp_dir)
-        self._hooks = tuple(hooks)
-        self._sync_on_exit = sync_on_exit
-        self._options = TransactionOptions(
+        options = TransactionOptions(
             replace=mode == "w",
             hashed_uids=hashed_uids,
-            create_if_missing=create_if_missing,
+            create_if_missing=create_if_missing and mode != "e",
             override_errors=override_errors,
             locked=sync_on_exit,
             lock=LockOptions(lease_seconds, wait_seconds, empty_lock_override_age),
             tar_storage_class=tar_storage_class,
             legacy_index=legacy_index,
         )
-        self._transaction: Transaction | None = None
-        self._reader: SeriesReader | None = None
-        self._doomed: list[Path] = []
+        super().__init__(open_store(datastore_path, client), key, mode, options, temp_dir=temp_dir, hooks=hooks)
 
     @classmethod
     def from_uri(
@@ -166,95 +154,8 @@ class CODObject(SeriesView):
             create_if_missing=create_if_missing,
         )
 
-    # -- life
-
-    def __enter__(self) -> Self:
-        if self.mode == "r":
-            self._open_reader()
-        else:
-            self._begin()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        transaction, self._transaction = self._transaction, None
-        try:
-            if transaction is None:
-                return
-            if kind is not None or not self._sync_on_exit:
-                transaction.rollback()
-                return
-            transaction.commit(self._hooks)
-            for path in self._doomed:
-                path.unlink(missing_ok=True)
-        finally:
-            self._reader = None
-            self._clean_up()
-
-    def _begin(self) -> Transaction:
-        if self._transaction is None:
-            self._transaction = Transaction.begin(self.store, self.key, self._options)
-        return self._transaction
-
-    def _writing(self, operation: str) -> Transaction:
-        if self.mode == "r":
-            raise WriteOperationInReadModeError(operation, self.datastore_series_uri)
-        if self._transaction is None and self._sync_on_exit:
-            raise LockVerificationError(self.store.url_of(self.key.lock), f"{operation} needs a `with` block")
-        return self._begin()
-
-    def _open_reader(self) -> SeriesReader:
-        """Return the reader of what is stored: in a writing mode, what was there when the transaction began."""
-        if self._reader is None:
-            reader = self._stored_reader()
-            if reader is None:
-                raise CODObjectNotFoundError(self.datastore_series_uri)
-            self._reader = reader
-        return self._reader
-
-    def _known_reader(self) -> SeriesReader | None:
-        return self._reader
-
-    def _stored_reader(self) -> SeriesReader | None:
-        if self._reader is not None or self._transaction is None:
-            return self._reader or SeriesReader.open(self.store, self.key)
-        base = self._transaction.base
-        if base.metadata is None:
-            return None
-        self._reader = SeriesReader(self.store, self.key, base.document, base.metadata.version)
-        return self._reader
-
-    def _thumbnails(self) -> Thumbnails:
-        from cloud_optimized_dicom.thumbnail.access import Thumbnails  # noqa: PLC0415 - loads codecs
-
-        transaction = self._transaction
-        reader: InstanceReader
-        if transaction is None:
-            reader = self._open_reader()
-        else:
-            reader = StagedReader(self._stored_reader(), transaction.new, self.tar_uri)
-        keep = transaction.set_thumbnail if transaction is not None else None
-        self._drawn = Thumbnails(Series(self.store, self.key), self._document, FrameReader(reader), keep, self._drawn)
-        return self._drawn
-
-    @property
-    def _document(self) -> SeriesDocument:
-        return self._transaction.document if self._transaction is not None else self._open_reader().document
-
     def __str__(self) -> str:
         return f"CODObject({self.datastore_series_uri})"
-
-    @property
-    def lock(self) -> bool:
-        """Whether the lock is held by this object."""
-        return self.lock_generation is not None
-
-    @property
-    def lock_generation(self) -> str | None:
-        """The version of the lock blob that is held."""
-        held = self._transaction.lock if self._transaction is not None else None
-        return held.version if held is not None else None
 
     # -- writing
 
@@ -303,7 +204,7 @@ class CODObject(SeriesView):
         MissingDependencyError
             Without the codec that `compress` needs.
         """
-        transaction = self._writing("append")
+        transaction = self._regrouping("append")
         sizes = max_instance_size * GIB, max_series_size * GIB
         options = AppendOptions(treat_metadata_diffs_as_same, *sizes, parse_target(compress))
         hooks = self._hooks if progress is None else (*self._hooks, progress)
@@ -316,11 +217,11 @@ class CODObject(SeriesView):
 
     def remove(self, instances: Iterable[Instance | str] | Instance | str) -> None:
         """Remove instances, given themselves or by UID; all of them or, if one is not there, none."""
-        self._writing("remove").remove(self._uids(instances))
+        self._regrouping("remove").remove(self._uids(instances))
 
     def truncate(self, instances: Iterable[Instance | str] | Instance | str) -> None:
         """Keep exactly these instances and remove all others."""
-        transaction = self._writing("truncate")
+        transaction = self._regrouping("truncate")
         keep = set(self._uids(instances))
         present = set(transaction.document.instances)
         missing = keep - present
@@ -361,14 +262,85 @@ class CODObject(SeriesView):
             raise ValueError(f"{name} belongs to the format")
         transaction.remove_field(name)
 
+    def redact_pixel_data(
+        self,
+        redactions: Iterable[PixelRedaction],
+        *,
+        reviewer: str,
+        fill_value: FillValue | None = None,
+        compress: bool | str | None = None,
+        is_clean: bool = False,
+    ) -> RedactionRecord:
+        """Overwrite boxes of pixels, in mode "e"; what they showed is gone from the series once the block is left.
+
+        Parameters
+        ----------
+        redactions
+            Boxes, the instances that each applies to, and the frames (from 0; all by default).
+        reviewer
+            Who asks for it; for the audit record.
+        fill_value
+            One value, or one per sample, in the photometric interpretation that is stored; one value for a colour is a
+            grey.  None: black as displayed.
+        compress
+            What redacted instances are encoded to, without loss: None: what they are encoded in, where that loses
+            nothing and can be written (native, HTJ2K, JPEG 2000, JPEG-LS, RLE), else HTJ2K; ``"htj2k"``,
+            ``"jpeg2000"`` (also True), ``"jpegls"`` or ``"rle"``: that; False: no compression.  What a codec does not
+            take (1, 32 and 64 bits, floating point) is stored without.
+        is_clean
+            Whether the reviewer states that nothing is left in the pixels of these instances that identifies somebody:
+            Burned In Annotation (0028,0301) then becomes NO.
+
+        Returns
+        -------
+        RedactionRecord
+            What was done; the custom field ``redactions`` gets the same as one more entry.
+
+        Raises
+        ------
+        RedactionError
+            If a redaction cannot be applied: `RedactionTargetMissingError`, `RedactionFrameOutOfRangeError`,
+            `RedactionBoxOutOfBoundsError`, `RedactionFillValueError`; itself where there are no pixels, or they do not
+            decode.  Nothing has been redacted then, in no instance.
+        EditModeError, WriteOperationInReadModeError
+            In another mode.
+        ValueError
+            Without a reviewer, or for an unknown `compress`.
+        MissingDependencyError
+            Without a codec that is needed.
+        """
+        from cloud_optimized_dicom.redaction.series import redact_edited  # noqa: PLC0415 - loads codecs
+
+        edit = self._editing("redact_pixel_data")
+        target = parse_target(compress or False)
+        options = RedactionOptions(
+            reviewer, datetime.now(UTC), fill_value, target, native=compress is False, is_clean=is_clean
+        )
+        return redact_edited(edit, list(redactions), options, self.datastore_series_uri)
+
     def upload_error_log(self, message: str) -> None:
-        """Quarantine the series: writers refuse it from now on; a log that is there already stays."""
-        if self.mode == "r":
+        """Quarantine the series: writers refuse it from now on.
+
+        Raises
+        ------
+        ErrorLogExistsError
+            If there is an error.log already; that one stays.
+        """
+        if self._mode == "r":
             raise WriteOperationInReadModeError("upload_error_log", self.datastore_series_uri)
+        if self.store.find(self.key.error_log) is not None:
+            raise ErrorLogExistsError(self.error_log_uri)
         quarantine(Series(self.store, self.key), message)
 
-    def _instance(self, record: InstanceRecord) -> Instance:
-        transaction = self._transaction
-        if transaction is not None and record.name_uid in transaction.new:
-            return Instance.staged(transaction.new[record.name_uid])
-        return Instance.stored(record, self._open_reader(), self._scratch)
+    def delete_dependencies(self, dryrun: bool = False, validate_blob_hash: bool = False) -> list[str]:  # noqa: FBT001, FBT002
+        """Delete what the stored instances were made of, once every stored byte is verified; return the URIs.
+
+        Errors and options are those of :meth:`Instance.delete_dependencies`.  Needs a writing mode, whose lock keeps
+        others from removing what is relied upon.  What this block has staged does not count as stored, and what it has
+        staged to be removed keeps its sources.
+        """
+        transaction = self._writing("delete_dependencies")
+        stored = verified_document(self.store, self.key)
+        present = ((record, transaction.find(record.name_uid)) for record in stored.iter_records())
+        owed = [(old, old.dependencies) for old, new in present if new is not None and new.crc32c == old.crc32c]
+        return delete_dependencies(self.store, owed, dryrun=dryrun, validate_blob_hash=validate_blob_hash)

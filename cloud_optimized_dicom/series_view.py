@@ -354,8 +354,11 @@ class SeriesView(ABC):
         ------
         SeriesMismatchError
             For any other.
+        HashedUidsError
+            For one with a `uid_hash_func` where the series is not one of hashed UIDs, and the other way round.
         """
         hashed = self._document.hashed_uids
+        instance.check_hashing(hashed=hashed)
         found = instance.get_study_uid(hashed), instance.get_series_uid(hashed)
         if found != (self.key.study_uid, self.key.series_uid):
             raise SeriesMismatchError(instance.dicom_uri, f"study {found[0]}, series {found[1]}", str(self.key))

@@ -20,6 +20,7 @@ from cloud_optimized_dicom.errors import (
     LockVerificationError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    StaleReadError,
     StorageError,
     TarValidationError,
     WriteUnknownError,
@@ -164,10 +165,10 @@ def let_go(lock: SeriesLock, error: BaseException, names: Sequence[str] = ()) ->
     Raises
     ------
     LockVerificationError
-        If the lock was lost, where that explains the failure: the tar that was being read is gone.
+        If the lock was lost, where that explains the failure: the tar that was being read is gone, or another.
     """
     try:
-        if isinstance(error, StorageError):
+        if isinstance(error, StorageError | StaleReadError | TarValidationError):
             with suppress(StorageError):  # a store that fails now explains the failure as well
                 lock.renew()
     finally:

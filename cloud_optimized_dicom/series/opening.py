@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cloud_optimized_dicom.errors import (
     CODObjectNotFoundError,
     ErrorLogExistsError,
+    HashedUidsError,
     TarMissingInstanceError,
     TarValidationError,
 )
@@ -47,6 +48,8 @@ def checked_base(
     ------
     CODObjectNotFoundError
         If there is nothing, and nothing may be made.
+    HashedUidsError
+        If hashed UIDs are asked for of a series that is not one of them.
     TarValidationError
         If tar and metadata do not agree.
     LockVerificationError
@@ -58,7 +61,20 @@ def checked_base(
             raise CODObjectNotFoundError(store.url_of(key.folder))
         empty = SeriesDocument.empty(store.url_of(key.metadata), key, hashed_uids=options.hashed_uids)
         return _agreeing(series, Base(empty, None, tar), lock)
+    check_hashed_uids(seen.document, wanted=options.hashed_uids)
     return _agreeing(series, Base(seen.document, seen.state, tar), lock)
+
+
+def check_hashed_uids(document: SeriesDocument, *, wanted: bool) -> None:
+    """Raise `HashedUidsError` where hashed UIDs are asked for of a series that shows its own; not the other way round.
+
+    Notes
+    -----
+    A document says by itself that its UIDs are hashed, so nobody has to know in order to read it.
+    """
+    if wanted and not document.hashed_uids:
+        folder = document.uri.removesuffix("/metadata.json")
+        raise HashedUidsError(folder, "hashed_uids was asked for, and the series is not one of hashed UIDs")
 
 
 def _agreeing(series: Series, base: Base, lock: SeriesLock | None) -> Base:

@@ -158,14 +158,25 @@ def pack_new(members: Iterable[NewMember], start: int, segment_bytes: int | None
 
 
 def pack_kept(
-    kept: Sequence[tuple[InstanceRecord, Mapping[str, Any]]], window: TarWindow
+    kept: Sequence[tuple[InstanceRecord, Mapping[str, Any]]], window: TarWindow, at_hand: Mapping[str, Payload]
 ) -> tuple[list[Payload], dict[str, dict[str, Any]]]:
-    """Lay out instances of the old tar anew from 0: payloads in order, and the moved records."""
+    """Lay out stored instances anew from 0: payloads in order, and the records with their new places.
+
+    Parameters
+    ----------
+    kept
+        In the order that they are to have.
+    window
+        The old tar, for those whose bytes are nowhere else.
+    at_hand
+        The bytes of the others, by UID: the same, or those that come in their place.
+    """
     payloads: list[Payload] = []
     records: dict[str, dict[str, Any]] = {}
     start = 0
     for record, raw in kept:
-        payload = member_payload(record, SlicePayload(window, record.span, record.crc32c))
+        data = at_hand.get(record.name_uid) or SlicePayload(window, record.span, record.crc32c)
+        payload = member_payload(record, data)
         records[record.name_uid] = moved(raw, start + BLOCK_BYTES)
         payloads.append(payload)
         start += payload.size

@@ -6,28 +6,20 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cloud_optimized_dicom.checksum import crc32c, without_tail
-from cloud_optimized_dicom.errors import (
-    InstanceNotFoundError,
-    LockVerificationError,
-    TarValidationError,
-)
+from cloud_optimized_dicom.errors import InstanceNotFoundError, LockVerificationError
 from cloud_optimized_dicom.events import SeriesCommitted, emit
 from cloud_optimized_dicom.format.metadata.document import Change, SeriesDocument
 from cloud_optimized_dicom.format.metadata.record import dump_record, with_duplicate_path
-from cloud_optimized_dicom.format.tar import end_of_members
 from cloud_optimized_dicom.lock.lease import LockOptions, SeriesLock, acquire
-from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.commit import Base, Series, TarPlan, commit, let_go
 from cloud_optimized_dicom.series.companion import THUMBNAIL, StagedThumbnail, settle_thumbnail
 from cloud_optimized_dicom.series.legacy_index import with_index
 from cloud_optimized_dicom.series.look import find_tar, read_seen
+from cloud_optimized_dicom.series.old_tar import members_end, prefix, window
 from cloud_optimized_dicom.series.opening import check_not_quarantined, checked_base
 from cloud_optimized_dicom.series.packing import (
     SEGMENT_BYTES,
     NewMember,
-    SlicePayload,
-    TarWindow,
     member_payload,
     pack_kept,
     pack_new,
@@ -99,9 +91,12 @@ class Transaction:
         self.new: dict[str, NewMember] = {}
         self._removed: set[str] = set(base.document.instances) if options.replace else set()
         self._touched: dict[str, dict[str, Any]] = {}
+        self._edited: set[str] = set()
+        self.at_hand: dict[str, Payload] = {}
         self._set: dict[str, Any] = {}
         self._thumbnail: StagedThumbnail | None = None
-        self._adopting = self._trimming = self._sealing = False
+        self._adopting = self._trimming = self._sealing = self._thumbnail_stays = False
+        self._record_version: str | None = None
         self._unset: set[str] = _custom_fields(base.document) if options.replace else set()
 
     @classmethod
@@ -130,14 +125,14 @@ class Transaction:
         if not options.locked:
             seen = read_seen(store, key)
             return cls(series, checked_base(series, None, options, seen, store.find(key.tar)), None, options)
-        listed, known = look or (None, None)
+        listed = look.listing if look is not None else None
         acquisition = acquire(store, key, options.lock, hashed_uids=options.hashed_uids, listed=listed)
         lock = acquisition.lock
         try:
             lock.start_renewing()
             check_not_quarantined(series, acquisition, options)
             recover(series, acquisition)
-            seen = read_seen(store, key, known)
+            seen = read_seen(store, key, look.document if look is not None else None)
             tar = find_tar(store, key, seen, acquisition.tar)
             return cls(series, checked_base(series, lock, options, seen, tar), lock, options)
         except BaseException:
@@ -161,7 +156,8 @@ class Transaction:
     @property
     def stored_bytes(self) -> int:
         """Bytes of all instances that the series would hold."""
-        kept = (int(raw["size"]) for uid, raw in self.base.document.instances.items() if uid not in self._removed)
+        stored = {**self.base.document.instances, **self._touched}
+        kept = (int(raw["size"]) for uid, raw in stored.items() if uid not in self._removed)
         return sum(kept) + sum(member.payload.size for member in self.new.values())
 
     def add(self, member: NewMember) -> None:
@@ -179,6 +175,22 @@ class Transaction:
         """Stage the JSON of a record whose bytes are in the tar already."""
         self._touched[uid] = raw
 
+    def have(self, uid: str, payload: Payload) -> None:
+        """Note that a stored instance's bytes are at hand: should the tar be written anew, they need not be read."""
+        self.at_hand[uid] = payload
+
+    def edit(self, uid: str, payload: Payload, raw: dict[str, Any]) -> None:
+        """Stage other bytes for a stored instance, in its place among the others.
+
+        Parameters
+        ----------
+        raw
+            The JSON of its record, complete but for its place in the tar.
+        """
+        self._edited.add(uid)
+        self.have(uid, payload)
+        self.touch(uid, raw)
+
     def adopt(self, tar: ObjectState) -> None:
         """Stage that the document names the present tar, as it is."""
         self.base = replace(self.base, adopted=tar)
@@ -195,6 +207,10 @@ class Transaction:
         tar = self.base.tar
         self._trimming = tar is not None and self._members_end(tar) < tar.size
         return self._trimming
+
+    def set_record_version(self, version: str) -> None:
+        """Stage that all records become ones of a version, and that later ones are written in it."""
+        self._record_version = version
 
     def seal(self) -> None:
         """Stage that the tar ends in end-of-archive blocks; nothing where there is no tar."""
@@ -234,12 +250,17 @@ class Transaction:
     def set_thumbnail(self, thumbnail: StagedThumbnail) -> None:
         """Stage the thumbnail of the series as it is staged now."""
         self.set_field(THUMBNAIL, thumbnail.document)
-        self._thumbnail = thumbnail
+        self._thumbnail, self._thumbnail_stays = thumbnail, False
+
+    def keep_thumbnail(self, document: dict[str, Any]) -> None:
+        """Stage what the document says of the thumbnail, which stays as it is."""
+        self.set_field(THUMBNAIL, document)
+        self._thumbnail_stays = self._thumbnail is None  # else the one that is staged is the one that stays
 
     def drop_thumbnail(self) -> None:
         """Stage that the series has no thumbnail, because what it shows is no more."""
         self.remove_field(THUMBNAIL)
-        self._thumbnail = None
+        self._thumbnail, self._thumbnail_stays = None, False
 
     # -- how it ends
 
@@ -260,9 +281,9 @@ class Transaction:
             if not idle or self._options.legacy_index is not None:
                 wanted, tar_changes = self._options.legacy_index, plan is not None
                 change = with_index(self.series, self.base, change, wanted=wanted, tar_changes=tar_changes)
-            if THUMBNAIL in {*change.set_fields, *change.remove_fields}:
-                self.lock.renew()  # whoever lost the lock must not touch it
-                settle_thumbnail(self.series.store, self.series.key, self.base.document, self._thumbnail)
+            if self._thumbnail_changes:
+                store, key = self.series.store, self.series.key
+                settle_thumbnail(store, key, self.base.document, self._thumbnail, self.lock.renew)
         except BaseException as error:
             let_go(self.lock, error)
             raise
@@ -275,22 +296,41 @@ class Transaction:
         emit(hooks, SeriesCommitted(uri, document.commits[-1], len(document.instances), tar_bytes))
         return document
 
-    def rollback(self) -> None:
-        """Drop what is staged and release the lock; nothing visible has changed."""
+    def rollback(self, error: BaseException | None = None) -> None:
+        """Drop what is staged and release the lock; nothing visible has changed.
+
+        Parameters
+        ----------
+        error
+            What went wrong while the series was being read.
+
+        Raises
+        ------
+        LockVerificationError
+            If the lock was lost, and that explains the error.
+        """
         self.new.clear()
-        if self.lock is not None:
+        if self.lock is not None and error is not None:
+            let_go(self.lock, error)
+        elif self.lock is not None:
             self.lock.release()
 
     # -- the plan
 
+    @property
+    def _thumbnail_changes(self) -> bool:
+        """Whether a thumbnail may have to go, named by the document or not, or comes."""
+        overwritten = self._options.replace and self.base.tar is not None
+        return not self._thumbnail_stays and (THUMBNAIL in {*self._set, *self._unset} or overwritten)
+
     def _change(self, records: Mapping[str, Mapping[str, Any]]) -> Change:
         removed = tuple(uid for uid in self.base.document.instances if uid in self._removed and uid not in records)
         unset = tuple(sorted(self._unset & set(self.base.document.raw)))
-        return Change(records, removed, dict(self._set), unset)
+        return Change(records, removed, dict(self._set), unset, record_version=self._record_version)
 
     def _plan(self) -> tuple[TarPlan | None, dict[str, dict[str, Any]]]:
         """Return the tar to make and the records that change with it."""
-        if self._removed or (self._options.replace and self.base.tar is not None):
+        if self._removed or self._edited or (self._options.replace and self.base.tar is not None):
             return self._rewrite()
         tar = self.base.tar
         if not self.new and not self._trimming and not (tar and self._lacks_end_blocks(tar)):
@@ -304,7 +344,7 @@ class Transaction:
         if end == tar.size:
             return self._tar_plan(packed.segments, tar.storage_class, keep=True), records
         # The tar ends in end-of-archive blocks, which must never come to lie in the middle: write it anew without them.
-        segments = (self._prefix(tar, end) if end else BytesPayload(b""), *packed.segments)
+        segments = (prefix(self.series, tar, end) if end else BytesPayload(b""), *packed.segments)
         return self._tar_plan(segments, self._new_class), records
 
     def _tar_plan(self, segments: tuple[Payload, ...], storage_class: str | None, *, keep: bool = False) -> TarPlan:
@@ -323,7 +363,8 @@ class Transaction:
             if uid not in self._removed
         ]
         kept.sort(key=lambda pair: pair[0].start)  # the order of the old tar, so that it is read once, front to back
-        payloads, records = pack_kept(kept, self._window(self.base.tar)) if self.base.tar and kept else ([], {})
+        tar = self.base.tar
+        payloads, records = pack_kept(kept, window(self.series, tar), self.at_hand) if tar and kept else ([], {})
         start = sum(payload.size for payload in payloads)
         added = pack_new(self.new.values(), start)
         records.update(added.records)
@@ -343,27 +384,7 @@ class Transaction:
         return SEGMENT_BYTES if self.series.store.uploads_at_once > 1 else None
 
     def _members_end(self, tar: ObjectInfo) -> int:
-        recorded = self.base.document.members_end
-        if tar.size == recorded:
-            return recorded
-        end = end_of_members(lambda span: self._read_tar(tar, span), recorded, tar.size)
-        if any(any(chunk) for chunk in self._chunks(tar, ByteRange(end, tar.size))):
-            raise TarValidationError(self.series.tar_uri, "bytes behind the last member are neither members nor zeros")
-        return end
-
-    def _prefix(self, tar: ObjectInfo, end: int) -> SlicePayload:
-        zeros = tar.size - end
-        crc = without_tail(self.series.tar_crc32c(tar), crc32c(bytes(zeros)), zeros)
-        return SlicePayload(self._window(tar), ByteRange(0, end), crc)
-
-    def _window(self, tar: ObjectInfo) -> TarWindow:
-        return TarWindow(self.series.store, self.series.key.tar, tar.version, tar.size)
-
-    def _read_tar(self, tar: ObjectInfo, span: ByteRange) -> bytes:
-        return self.series.store.read(self.series.key.tar, span, version=tar.version)
-
-    def _chunks(self, tar: ObjectInfo, span: ByteRange) -> Iterable[bytes]:
-        return self.series.store.iter_chunks(self.series.key.tar, span, version=tar.version) if len(span) else ()
+        return members_end(self.series, self.base, tar)
 
 
 def _custom_fields(document: SeriesDocument) -> set[str]:

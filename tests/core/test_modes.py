@@ -143,7 +143,7 @@ def test_a_missing_series(mode: str, open_cod: Open) -> None:
         pass
 
 
-@pytest.mark.parametrize("mode", ["x", "e", "", "rw"])
+@pytest.mark.parametrize("mode", ["x", "E", "", "rw"])
 def test_other_modes_are_refused(mode: str, open_cod: Open) -> None:
     """An unknown mode is a ValueError."""
     with pytest.raises(ValueError, match="mode"):

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pydicom
+
 from cloud_optimized_dicom import CODObject, Instance
+from cloud_optimized_dicom.bounding_box import BoundingBox, PixelRedaction
+from cloud_optimized_dicom.redaction.model import RedactionOptions
+from cloud_optimized_dicom.redaction.series import redact_edited
 from cloud_optimized_dicom.storage.base import Attributes, new_write_id
 from cloud_optimized_dicom.storage.payload import BytesPayload
 from cloud_optimized_dicom.storage.urls import open_store
@@ -38,7 +44,11 @@ _INBOX = "memory://crash-inbox"
 
 @dataclass(frozen=True)
 class Folder:
-    """DICOM files ``0.dcm`` to ``6.dcm`` of the series, and ``1-other.dcm``: the UID of 1 with other bytes."""
+    """DICOM files ``0.dcm`` to ``6.dcm`` of the series, and others of the same UIDs.
+
+    ``1-other.dcm`` has another byte in its header; ``1-edited.dcm`` and ``2-edited.dcm`` have other pixels and are
+    longer.
+    """
 
     path: Path
 
@@ -51,6 +61,11 @@ class Folder:
             (path / f"{index}.dcm").write_bytes(series.instance(index))
         # One number differs, of the same width: another file under the same UID.
         (path / "1-other.dcm").write_bytes(series.instance(1).replace(b"Phantom 64", b"Phantom 65"))
+        for index in (1, 2):
+            edited = pydicom.dcmread(path / f"{index}.dcm")
+            edited.PixelData = bytes(reversed(edited.PixelData))
+            edited.ImageComments = "edited " * 90
+            edited.save_as(path / f"{index}-edited.dcm")
         return cls(path)
 
     def instances(self, *names: int | str) -> list[Instance]:
@@ -181,13 +196,43 @@ def _field(store: ObjectStore, folder: Folder) -> None:
         cod.add_metadata_field("more", [1, 2])
 
 
-def _edit(store: ObjectStore, folder: Folder) -> None:
+def _mixed(store: ObjectStore, folder: Folder) -> None:
     """Do everything in one commit."""
     with open_series(store, "a") as cod:
         cod.remove(uid(0))
         cod.append(folder.instances(3))
         cod.remove_metadata_field("note")
         cod.add_metadata_field("more", True)
+
+
+def _edit(store: ObjectStore, folder: Folder) -> None:
+    """Rewrite the file of one instance; its pixels are others, too."""
+    with open_series(store, "e") as cod:
+        Path(cod.get_instance(uid(1)).dicom_uri).write_bytes(folder.bytes("1-edited"))
+
+
+def _edit_and_field(store: ObjectStore, folder: Folder) -> None:
+    """Rewrite two files, and say so, as a redaction does."""
+    with open_series(store, "e") as cod:
+        for index, name in ((1, "1-edited"), (2, "2-edited")):
+            Path(cod.get_instance(uid(index)).dicom_uri).write_bytes(folder.bytes(name))
+        cod.add_metadata_field("edited", [uid(1), uid(2)])
+
+
+def _golden_edit(store: ObjectStore, folder: Folder) -> None:
+    del folder
+    with open_series(store, "e") as cod:
+        path = Path(next(iter(cod.get_instances().values())).dicom_uri)
+        path.write_bytes(path.read_bytes()[:-2] + b"\1\2")
+
+
+def _redact(store: ObjectStore, folder: Folder) -> None:
+    """Overwrite pixels of two instances, with an audit record that is the same in every attempt."""
+    del folder
+    with open_series(store, "e") as cod:
+        boxes = [PixelRedaction(BoundingBox(2, 1, 4, 5), [uid(1), uid(2)])]
+        options = RedactionOptions("Dr. Test", datetime(2026, 11, 21, tzinfo=UTC))
+        redact_edited(cod._editing("redact_pixel_data"), boxes, options, cod.datastore_series_uri)
 
 
 def _conflict(store: ObjectStore, folder: Folder) -> None:
@@ -243,11 +288,16 @@ SCENES: dict[str, Scene] = {
     "truncate": Scene("three", _truncate),
     "empty": Scene("three", _empty),
     "field": Scene("three", _field),
-    "edit": Scene("three", _edit),
+    "mixed": Scene("three", _mixed),
     "conflict": Scene("three", _conflict),
     "nothing-new": Scene("three", _nothing_new),
     "thumbnail": Scene("drawn", _draw),
     "remove-with-thumbnail": Scene("drawn", _remove),
+    "edit": Scene("three", _edit),
+    "edit-with-thumbnail": Scene("drawn", _edit_and_field),
+    "edit-with-index": Scene("indexed", _edit),
+    "edit-older": Scene("golden", _golden_edit, pinned=False),
+    "redact": Scene("drawn", _redact),
     "seal": Scene("three", _seal),
     "index": Scene("three", _index),
     "append-with-index": Scene("indexed", _appends("a", 3, 4)),

@@ -61,7 +61,7 @@ def check_in_flight(bucket: Bucket, forks: Forks, scene: str) -> int:
     return points
 
 
-@pytest.mark.parametrize(("scene", "number"), [("append", 1), ("append", 5), ("remove", 7)])
+@pytest.mark.parametrize(("scene", "number"), [("append", 1), ("append", 5), ("remove", 7), ("edit", 7)])
 def test_killed_around_a_request(bucket: Bucket, forks: Forks, scene: str, number: int) -> None:
     """Before and after the lock was taken, the intent written and the tar made: old or new, and the next goes on."""
     assert check_kills(bucket, forks, scene, [number]) == 2
@@ -79,7 +79,7 @@ def test_killed_around_every_request(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene", ["create", "append", "remove", "field"])
+@pytest.mark.parametrize("scene", ["create", "append", "remove", "edit", "field"])
 def test_killed_with_a_request_under_way(
     bucket: Bucket, forks: Forks, scene: str, record_property: Callable[[str, object], None]
 ) -> None:

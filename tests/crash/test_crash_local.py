@@ -94,7 +94,7 @@ def stage(quick_path: Path, folder: Folder, forks: Forks) -> Stage:
     return Stage(quick_path, folder, forks)
 
 
-FAST = ("create", "append", "remove", "overwrite-with-the-same")
+FAST = ("create", "append", "remove", "edit", "overwrite-with-the-same")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_killed_at_every_store_operation(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene", ["append", "edit"])
+@pytest.mark.parametrize("scene", ["append", "mixed", "edit"])
 def test_killed_while_finishing_what_a_dead_writer_decided(
     stage: Stage, scene: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -140,7 +140,7 @@ def test_killed_while_finishing_what_a_dead_writer_decided(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene", ["create", "append", "remove", "field"])
+@pytest.mark.parametrize("scene", ["create", "append", "remove", "edit", "field"])
 def test_killed_inside_every_store_operation(
     stage: Stage, scene: str, record_property: Callable[[str, object], None]
 ) -> None:

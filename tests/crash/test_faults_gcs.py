@@ -34,7 +34,7 @@ SILENCE_SECONDS = 0.15
 STALL_SECONDS = 0.3
 """Longer than a client waits that has to do with a stall."""
 
-WRITES = ("create", "append", "overwrite", "remove", "field")
+WRITES = ("create", "append", "overwrite", "remove", "edit", "field")
 MOMENTS = ("before", "meanwhile", "behind")
 """When what is late arrives: before the next writer, while it holds the lock, behind its commit."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom import CODObject, Instance
@@ -17,7 +18,6 @@ from cloud_optimized_dicom.uids import SeriesKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from cloud_optimized_dicom.storage.base import Attributes, ObjectInfo, ObjectStore
     from cloud_optimized_dicom.storage.payload import Payload
@@ -80,8 +80,8 @@ class Write:
     ----------
     kind
         ``append``; ``overwrite`` (mode w); ``clear`` (mode w, nothing appended); ``remove``; ``swap`` (remove the
-        instance `other`, append `index`); ``field`` (set the custom field named `index` to `version`); ``fill`` (mode
-        w, append the instances 0, 1 and 2 and set the field named 0).
+        instance `other`, append `index`); ``edit`` (mode e, rewrite `index` as `version`); ``field`` (set the custom
+        field named `index` to `version`); ``fill`` (mode w, append the instances 0, 1 and 2 and set the field named 0).
     """
 
     kind: str
@@ -95,12 +95,14 @@ class Write:
     @property
     def mode(self) -> Any:
         """The mode that the series is opened in."""
-        return "w" if self.kind in {"overwrite", "clear", "fill"} else "a"
+        return "e" if self.kind == "edit" else "w" if self.kind in {"overwrite", "clear", "fill"} else "a"
 
     def stage(self, cod: CODObject, files: Files) -> None:
         """Stage the change in an open series."""
         if self.kind in {"remove", "swap"}:
             cod.remove(files.uid(self.other if self.kind == "swap" else self.index))
+        if self.kind == "edit":
+            Path(cod.get_instance(files.uid(self.index)).dicom_uri).write_bytes(files.data(self.index, self.version))
         if self.kind in {"field", "fill"}:
             cod.add_metadata_field(f"field{self.index}", self.version)
         if self.kind in {"append", "overwrite", "swap", "fill"}:
@@ -118,6 +120,9 @@ class Write:
             return filled | {"field:field0": self.version}
         if self.mode == "w":
             return {} if self.kind == "clear" else {uid: files.data(self.index, self.version)}
+        if self.kind == "edit":
+            assert uid in state, f"{self} is in the log of a series that did not hold it"
+            return state | {uid: files.data(self.index, self.version)}
         gone = {"remove": uid, "swap": files.uid(self.other)}.get(self.kind)
         assert gone is None or gone in state, f"{self} is in the log of a series that did not hold {gone}"
         after = {name: value for name, value in state.items() if name != gone}

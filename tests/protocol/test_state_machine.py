@@ -17,7 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cloud_optimized_dicom import Instance
 from cloud_optimized_dicom.append import Appender, AppendOptions
-from cloud_optimized_dicom.errors import CODError, StorageError, TransientStorageError, WriteUnknownError
+from cloud_optimized_dicom.errors import (
+    CODError,
+    InstanceNotFoundError,
+    StorageError,
+    TransientStorageError,
+    WriteUnknownError,
+)
+from cloud_optimized_dicom.format.metadata.record import dump_record
 from cloud_optimized_dicom.ingest.workshop import Workshop
 from cloud_optimized_dicom.lock.lease import LockOptions
 from cloud_optimized_dicom.series.transaction import Transaction, TransactionOptions
@@ -191,7 +198,12 @@ def stage(transaction: Transaction, write: Write) -> None:
         transaction.remove([files.uid(write.other if write.kind == "swap" else write.index)])
     if write.kind in {"field", "fill"}:
         transaction.set_field(f"field{write.index}", write.version)
-    indexes = {"fill": range(3), "field": (), "remove": (), "clear": ()}.get(write.kind, (write.index,))
+    if write.kind == "edit":
+        record, payload = members[write.index, write.version].record, members[write.index, write.version].payload
+        if transaction.find(record.name_uid) is None:
+            raise InstanceNotFoundError(record.name_uid)
+        transaction.edit(record.name_uid, payload, dump_record(record))
+    indexes = {"fill": range(3), "field": (), "remove": (), "clear": (), "edit": ()}.get(write.kind, (write.index,))
     for index in indexes:
         if transaction.find(files.uid(index)) is None:
             transaction.add(members[index, write.version])
@@ -199,7 +211,7 @@ def stage(transaction: Transaction, write: Write) -> None:
 
 WRITES = st.builds(
     Write,
-    kind=st.sampled_from(["append", "append", "overwrite", "remove", "swap", "field", "fill", "clear"]),
+    kind=st.sampled_from(["append", "append", "overwrite", "remove", "swap", "edit", "field", "fill", "clear"]),
     index=st.integers(0, INSTANCES - 1),
     version=st.integers(0, 2),
     other=st.integers(0, INSTANCES - 1),

@@ -33,10 +33,17 @@ VICTIMS = (
     Write("overwrite", 1, version=1),
     Write("remove", 1),
     Write("field", 1, version=7),
+    Write("edit", 1, version=3),
     Write("swap", 4, other=1),
     Write("clear"),
 )
-SUCCESSORS = (Write("append", 5), Write("overwrite", 1, version=2), Write("remove", 0), Write("field", 2, version=8))
+SUCCESSORS = (
+    Write("append", 5),
+    Write("overwrite", 1, version=2),
+    Write("remove", 0),
+    Write("field", 2, version=8),
+    Write("edit", 0, version=1),
+)
 FIRST = (Write("append", 3), Write("overwrite", 1, version=1), Write("field", 1, version=7))
 FIRST_SUCCESSORS = (Write("append", 5), Write("overwrite", 1, version=2), Write("field", 2, version=8))
 
@@ -79,17 +86,17 @@ def staged(fleet: Fleet) -> None:
 
 DEAD_BASES = (decided, torn, first_torn, staged)
 SCENES = (
-    *((stored, victim, successor) for victim in VICTIMS[:4] for successor in SUCCESSORS),
+    *((stored, victim, successor) for victim in VICTIMS[:5] for successor in SUCCESSORS),
     *((empty, victim, successor) for victim in FIRST for successor in FIRST_SUCCESSORS),
     *((scene, FIRST[0], successor) for scene in DEAD_BASES for successor in FIRST_SUCCESSORS),
 )
 MORE_SCENES = (
-    *((stored, victim, successor) for victim in VICTIMS[4:] for successor in SUCCESSORS),
+    *((stored, victim, successor) for victim in VICTIMS[5:] for successor in SUCCESSORS),
     *((scene, FIRST[1], successor) for scene in DEAD_BASES for successor in FIRST_SUCCESSORS),
 )
 ON_REAL_STORES = (
     *(("local", *scene) for scene in (*SCENES, *MORE_SCENES)),
-    *(("gcs", *scene) for scene in SCENES[: 4 * len(SUCCESSORS)]),  # every pair of writes to a series that is there
+    *(("gcs", *scene) for scene in SCENES[: 5 * len(SUCCESSORS)]),  # every pair of writes to a series that is there
 )
 
 STOPS: dict[str, Stall | None] = {
@@ -151,7 +158,7 @@ def check_told(outcome: str, victim: Write, *, lost_lock: bool, safe: bool) -> N
         assert outcome == "LockVerificationError"
     else:  # it slept before it took the lock: it starts like anybody
         assert outcome == "ok" or outcome in CERTAINLY_NOT
-        assert outcome != "InstanceNotFoundError" or victim.kind in {"remove", "swap"}
+        assert outcome != "InstanceNotFoundError" or victim.kind in {"remove", "swap", "edit"}
 
 
 def victim_in(
