@@ -88,15 +88,17 @@ class FrameDecoder:
         Pure: the same bytes give the same pixels.  Differs from pydicom 3.0 in two cases, where pydicom is wrong: 1-bit
         pixels in big endian words, and JPEG Lossless where GDCM is not installed.
         """
-        try:
-            self.pixels.require_sound()
-            if len(encoded) == 0:
-                raise PixelError("the frame is empty")  # noqa: TRY301 - mapped below as all others are
-            return self._decode(encoded, frame_index)
-        except UnsupportedPixelError as error:
-            raise UnsupportedFrameError(self.instance, frame_index, self.transfer_syntax_uid, str(error)) from error
-        except PixelError as error:
-            raise FrameDecodeError(self.instance, frame_index, self.transfer_syntax_uid, str(error)) from error
+        return self._checked(encoded, frame_index, convert=True)[0]
+
+    def decode_samples(self, encoded: bytes, frame_index: int = 0) -> tuple[NDArray[Any], str]:
+        """Return a frame's samples before any colour is converted, and the photometric interpretation that they have.
+
+        Notes
+        -----
+        Chrominance comes with the samples of every pixel: the name of a subsampled interpretation stays, all the same.
+        What JPEG 2000 transforms itself is transformed back: RGB.  Raises as :meth:`decode`.
+        """
+        return self._checked(encoded, frame_index, convert=False)
 
     def decode_into(self, out: NDArray[Any], encoded: bytes, frame_index: int = 0) -> None:
         """Put into `out` what :meth:`decode` returns; native frames of its type are not copied on the way.
@@ -121,7 +123,19 @@ class FrameDecoder:
             return False  # told by what decodes
         return fill_native(out, encoded, self.pixels, self.transfer_syntax_uid)
 
-    def _decode(self, encoded: bytes, frame_index: int) -> NDArray[Any]:
+    def _checked(self, encoded: bytes, frame_index: int, *, convert: bool) -> tuple[NDArray[Any], str]:
+        try:
+            self.pixels.require_sound()
+            if len(encoded) == 0:
+                raise PixelError("the frame is empty")  # noqa: TRY301 - mapped below as all others are
+            array, photometric = self._decode(encoded, frame_index)
+            return (self._converted(array, photometric) if convert else array), photometric
+        except UnsupportedPixelError as error:
+            raise UnsupportedFrameError(self.instance, frame_index, self.transfer_syntax_uid, str(error)) from error
+        except PixelError as error:
+            raise FrameDecodeError(self.instance, frame_index, self.transfer_syntax_uid, str(error)) from error
+
+    def _decode(self, encoded: bytes, frame_index: int) -> tuple[NDArray[Any], str]:
         pixels, syntax = self.pixels, self.transfer_syntax_uid
         photometric = pixels.photometric_interpretation
         if syntax in NATIVE_SYNTAXES:
@@ -134,7 +148,10 @@ class FrameDecoder:
             array = decode_rle(encoded, pixels)
         else:
             array, photometric = decode_compressed(encoded, pixels, syntax)
-        if photometric not in _CONVERTED or pixels.samples_per_pixel == 1:
+        return array, photometric
+
+    def _converted(self, array: NDArray[Any], photometric: str) -> NDArray[Any]:
+        if photometric not in _CONVERTED or self.pixels.samples_per_pixel == 1:
             return array
         if array.dtype != np.uint8:
             raise UnsupportedPixelError("YBR_FULL of other than 8 unsigned bits")

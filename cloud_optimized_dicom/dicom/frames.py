@@ -11,7 +11,7 @@ from cloud_optimized_dicom.dicom.header import PIXEL_DATA_TAGS
 from cloud_optimized_dicom.dicom.source import EXPLICIT_BIG, DicomSource, open_source
 from cloud_optimized_dicom.format.offsets.description import NATIVE_SYNTAXES, PixelDescription
 from cloud_optimized_dicom.format.offsets.encapsulated import ExtendedTable, FragmentGroups, plan_encapsulated_frames
-from cloud_optimized_dicom.format.offsets.items import ITEM, parse_item_header
+from cloud_optimized_dicom.format.offsets.items import HEADER_BYTES, ITEM, join_items, parse_item_header
 from cloud_optimized_dicom.format.offsets.native import plan_native_frames
 from cloud_optimized_dicom.ranges import ByteRange
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cloud_optimized_dicom.dicom.elements import RawElement
+    from cloud_optimized_dicom.format.offsets.reader import PositionedReader
     from cloud_optimized_dicom.model import FrameTable
 
 _BYTE_BITS = 8
@@ -90,6 +91,15 @@ def plan_frame_table(source: DicomSource, elements: Mapping[int, RawElement], in
         groups = FragmentGroups(source.reader, scan, little_endian=source.encoding.little_endian)
         table = plan_encapsulated_frames(groups, description, _extended_table(source, elements), pixels.start, instance)
     return replace(table, rangeable=not source.is_inflated)
+
+
+def read_frame(reader: PositionedReader, table: FrameTable, frame: int) -> bytes:
+    """Return a frame as it is encoded, its fragments joined."""
+    span = table.span(frame)
+    fragments = table.fragment_counts[frame] if table.fragment_counts else 1
+    if fragments == 1:
+        return reader.read(span.start, len(span))
+    return join_items(reader.read(span.start - HEADER_BYTES, len(span) + HEADER_BYTES), fragments)
 
 
 def _begins_with_item(source: DicomSource, pixels: RawElement) -> bool:

@@ -29,6 +29,7 @@ def test_made_headers_equal_pydicoms(data: bytes) -> None:
 @pytest.mark.slow
 @settings(patient, max_examples=10_000)
 @given(dicom_files())
+@pytest.mark.timeout(900)
 def test_ten_thousand_made_headers_equal_pydicoms(data: bytes) -> None:
     """Give the header that pydicom gives for ten thousand made files."""
     assert_header_equals_pydicoms(data)

@@ -85,8 +85,11 @@ def transcode_frames(job: FrameJob, frames: Sequence[bytes]) -> list[bytes] | Ke
 
 def _transcode_frame(job: FrameJob, frame: bytes) -> bytes | Kept:
     pixels = _read(job, frame)
-    if isinstance(pixels, Kept):
-        return pixels
+    return pixels if isinstance(pixels, Kept) else encode_frame(job, pixels)
+
+
+def encode_frame(job: FrameJob, pixels: NDArray[Any]) -> bytes | Kept:
+    """Return a decoded frame encoded, proven to decode to the same pixels; or why that cannot be."""
     try:
         encoded = job.codec.encode(pixels, job.result)
     except _CODEC_ERRORS:

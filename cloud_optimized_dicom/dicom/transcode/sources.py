@@ -42,8 +42,13 @@ def decode_native(frame: bytes, image: PixelFormat) -> NDArray[Any]:
     return pixels.reshape(image.shape)
 
 
-def decode_by_pydicom(frame: bytes, image: PixelFormat) -> NDArray[Any]:
+def decode_by_pydicom(frame: bytes, image: PixelFormat, *, validate: bool = True) -> NDArray[Any]:
     """Return the pixels of a frame in the transfer syntax of its format, as pydicom's users get them.
+
+    Parameters
+    ----------
+    validate
+        Whether pydicom looks at the frame and its format first, and warns of what it finds odd.
 
     Raises
     ------
@@ -66,6 +71,7 @@ def decode_by_pydicom(frame: bytes, image: PixelFormat) -> NDArray[Any]:
         value,
         index=0,
         raw=True,
+        validate=validate,
         decoding_plugin=plugin,
         pixel_keyword="PixelData",
         correct_unused_bits=False,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from cloud_optimized_dicom.dicom.frames import plan_frame_table
+from cloud_optimized_dicom.dicom.frames import plan_frame_table, read_frame
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
 from cloud_optimized_dicom.dicom.source import DicomSource, open_source
 from cloud_optimized_dicom.dicom.transcode.assemble import BASIC_TABLE_LIMIT_BYTES, Assembler, TooLargeError
@@ -34,9 +34,8 @@ from cloud_optimized_dicom.dicom.transcode.plan import (
     read_pixel_format,
 )
 from cloud_optimized_dicom.errors import FrameTableError
-from cloud_optimized_dicom.format.offsets.items import HEADER_BYTES, join_items
 from cloud_optimized_dicom.format.offsets.reader import PositionedReader
-from cloud_optimized_dicom.processes.pool import WorkerDiedError, WorkerPool
+from cloud_optimized_dicom.processes.pool import NoWorkerError, WorkerDiedError, WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -145,7 +144,7 @@ class Transcoder:
             if isinstance(image, Kept):
                 return image
             size_bytes = PositionedReader(stream).size
-            with _new_file(out_dir) as (path, file):
+            with new_file(out_dir, "transcoded-") as (path, file):
                 kept = self._write(image, source, file, size_bytes)
                 if kept is not None:
                     path.unlink()
@@ -177,6 +176,8 @@ class Transcoder:
             return Kept(Reason.NOT_SMALLER, "the recompressed file is not smaller")
         except WorkerDiedError:
             return Kept(Reason.UNSUPPORTED, "a codec's process ended before it answered")
+        except NoWorkerError:
+            return Kept(Reason.UNSUPPORTED, "no process could be started for the codec")
         finally:
             batches.close()
         return None
@@ -237,9 +238,9 @@ def _is_whole(table: FrameTable, pixels: RawElement, plan: TranscodePlan) -> boo
 
 
 @contextmanager
-def _new_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Open a new file; it is deleted if the block raises."""
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix="transcoded-", suffix=".dcm")
+def new_file(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open a new file to be written and read; it is deleted if the block raises."""
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".dcm")
     path = Path(name)
     try:
         with os.fdopen(descriptor, "w+b") as file:
@@ -261,11 +262,7 @@ class _Frames:
 
     def read(self, frame: int) -> bytes:
         """Return a frame, its fragments joined."""
-        span = self._table.span(frame)
-        fragments = self._table.fragment_counts[frame] if self._table.fragment_counts else 1
-        if fragments == 1:
-            return self._reader.read(span.start, len(span))
-        return join_items(self._reader.read(span.start - HEADER_BYTES, len(span) + HEADER_BYTES), fragments)
+        return read_frame(self._reader, self._table, frame)
 
 
 class _Batches:
