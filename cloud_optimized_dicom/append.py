@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
 from cloud_optimized_dicom.dicom.transcode.model import Kept, Reason, Recompressed, Target
-from cloud_optimized_dicom.errors import CODError, InstanceValidationError, SeriesMismatchError
+from cloud_optimized_dicom.errors import CODError, HashedUidsError, InstanceValidationError, SeriesMismatchError
 from cloud_optimized_dicom.events import FileDone, HeaderProblem, InstanceRecompressed, Outcome, emit
 from cloud_optimized_dicom.format.dicom_json import pack_header
 from cloud_optimized_dicom.format.metadata.record import VERSION
@@ -125,6 +125,7 @@ class Appender:
         self._hashed = transaction.base.document.hashed_uids
         self._staged: dict[str, NewMember] = {}
         self._duplicates: list[tuple[str, str]] = []
+        self._originals: dict[tuple[str, str], bool] = {}
 
     def append(self, instances: Iterable[Instance], options: AppendOptions) -> AppendResult:
         """Stage what is new.
@@ -140,7 +141,7 @@ class Appender:
         for instance, prepared in jobs:
             try:
                 if isinstance(prepared, Exception):
-                    raise prepared
+                    raise instance.told(prepared)
                 outcome = self._consider(instance, prepared or instance.prepared, options)
             except (CODError, OSError, ValueError) as error:
                 result.errors.append((instance, error))
@@ -160,6 +161,7 @@ class Appender:
 
     def _job(self, instance: Instance, options: AppendOptions) -> Job | None:
         """Return what has to be read for an instance: nothing, where its hints say that it is stored already."""
+        instance.check_hashing(hashed=self._hashed)
         if instance.prepared is not None or known_by_hints(instance.hints, self._hinted_record(instance)):
             return None
         _check_size(instance.source, instance.source.size, options)
@@ -172,13 +174,17 @@ class Appender:
         return self._uri(self._name_uid(instance, facts))
 
     def _consider(self, instance: Instance, prepared: Prepared | None, options: AppendOptions) -> Outcome:
+        series = self._transaction.series
         if prepared is None:
-            self._done(instance, "same", None)
+            uid = instance.get_instance_uid(self._hashed, trust_hints_if_available=True)
+            instance.stored_in(series, uid)
+            self._done(instance, "same", uid, instance.hints.size)
             return "same"
         facts = prepared.facts
         try:
             _check_size(prepared.source, facts.size, options)
             uid = self._name_uid(instance, facts)
+            self._check_original(instance, facts)
             compare = partial(self._same_pixels, prepared) if options.treat_metadata_diffs_as_same else None
             outcome = plan_instance(facts, self._find(uid), compare)
         except BaseException:
@@ -190,17 +196,15 @@ class Appender:
             prepared.discard()
         if outcome == "conflict":
             self._note_conflict(instance, uid)
-        self._done(instance, outcome, facts)
+        else:
+            instance.stored_in(series, uid)
+        self._done(instance, outcome, uid, facts.size)
         return outcome
 
-    def _done(self, instance: Instance, outcome: Outcome, facts: DicomFacts | None) -> None:
-        known = facts or instance.hints
+    def _done(self, instance: Instance, outcome: Outcome, uid: str, size: int | None) -> None:
         reason = CONFLICT_REASON if outcome == "conflict" else None
-        done = FileDone(
-            *(instance.dicom_uri, outcome, known.size or 0),
-            *(known.study_uid, known.series_uid, known.instance_uid, reason),
-        )
-        emit(self._hooks, done)
+        uids = self._key.study_uid, self._key.series_uid, uid
+        emit(self._hooks, FileDone(instance.dicom_uri, outcome, size or 0, *uids, reason))
 
     def _hinted_record(self, instance: Instance) -> InstanceRecord | None:
         if instance.hints.instance_uid is None or instance.hints.crc32c is None:
@@ -224,6 +228,21 @@ class Appender:
             names = f"study {found[0]}, series {found[1]}"
             raise SeriesMismatchError(instance.dicom_uri, names, str(self._key))
         return hash_uid(facts.instance_uid)
+
+    def _check_original(self, instance: Instance, facts: DicomFacts) -> None:
+        """Raise for a file of another series than the hashed one holds: two series, patients perhaps, of one name."""
+        own = facts.study_uid, facts.series_uid
+        if self._hashed and own not in self._originals:
+            transaction = self._transaction
+            records = (transaction.find(uid) for uid in (*transaction.new, *transaction.base.document.instances))
+            stored = ((record.study_uid, record.series_uid) for record in records if record is not None)
+            first = next(stored, None)
+            is_empty = first is None and not any(self._originals.values())
+            self._originals[own] = is_empty or own == first or own in stored
+        if self._hashed and not self._originals[own]:
+            raise HashedUidsError(
+                instance.dicom_uri, "its UIDs have the hashes of another series, which is stored there"
+            )
 
     def _stage(self, instance: Instance, prepared: Prepared, uid: str) -> None:
         facts, source = prepared.facts, prepared.source
@@ -319,14 +338,20 @@ class Appender:
 
 def reason_of(error: Exception) -> str:
     """Return why; the file's own URI, which a report shows anyway, is left out."""
-    return error.reason if isinstance(error, InstanceValidationError) else str(error)
+    return error.reason if isinstance(error, InstanceValidationError | HashedUidsError) else str(error)
 
 
 def _each_once(instances: Iterable[Instance]) -> list[Instance]:
-    """Return the instances without those of a URI that came before; hints that came twice are believed no more."""
-    seen: dict[str, Instance] = {}
+    """Return the instances without those of a URI that came before; hints that came twice are believed no more.
+
+    Notes
+    -----
+    What is measured already is told by its UID and CRC32C: a URI may stand for several files, as those of web servers
+    do without their secrets.
+    """
+    seen: dict[str | int, Instance] = {}
     for instance in instances:
-        first = seen.setdefault(instance.dicom_uri, instance)
+        first = seen.setdefault(instance.dicom_uri if instance.prepared is None else id(instance), instance)
         if first is not instance:
             first.hints = Hints()
     return list(seen.values())

@@ -16,6 +16,7 @@ from cloud_optimized_dicom.series.repair import repair_series
 from cloud_optimized_dicom.series.tar_check import VerifyOptions
 from cloud_optimized_dicom.series.verify import verify_series
 from cloud_optimized_dicom.storage.urls import open_store
+from cloud_optimized_dicom.uid_hashing import find_uid_hash
 from cloud_optimized_dicom.uids import SeriesKey
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.instance import Instance
     from cloud_optimized_dicom.series.findings import VerifyReport
     from cloud_optimized_dicom.series.maintenance import LockState, RecoveryResult
+    from cloud_optimized_dicom.series.migrate import MetadataVersion
     from cloud_optimized_dicom.series.repair import RepairResult
     from cloud_optimized_dicom.storage.base import ObjectStore
+    from cloud_optimized_dicom.uid_hashing import UidHash
 
 
 class Datastore:
@@ -117,12 +120,20 @@ class Datastore:
             yield repair_series(self.store, key, wait_seconds=wait_seconds)
 
     def migrate(
-        self, keys: Iterable[SeriesKey] | None = None, *, dry_run: bool = False, wait_seconds: float = 0
+        self,
+        keys: Iterable[SeriesKey] | None = None,
+        *,
+        to: MetadataVersion | None = None,
+        dry_run: bool = False,
+        wait_seconds: float = 0,
     ) -> Iterator[RepairResult]:
         """Bring series of older writers to the present format, each by one commit; all where none are named.
 
         Parameters
         ----------
+        to
+            ``"v1"``: with records of version 1, later ones too, for readers that know no other; ``"v2"``: with records
+            of version 2 again.  None: version 2, but for series that somebody brought to version 1.
         dry_run
             Take no lock and write nothing: the results' `actions` are what would be done.
 
@@ -133,7 +144,7 @@ class Datastore:
         that needs nothing costs two requests.
         """
         for key in self.series() if keys is None else keys:
-            yield migrate_series(self.store, key, dry_run=dry_run, wait_seconds=wait_seconds)
+            yield migrate_series(self.store, key, to=to, dry_run=dry_run, wait_seconds=wait_seconds)
 
     def locks(self, keys: Iterable[SeriesKey] | None = None) -> Iterator[LockState]:
         """Yield every lock, whoever holds it, of all series where none are named.
@@ -187,6 +198,7 @@ class Datastore:
         compress: bool | str = False,
         tar_storage_class: str | None = None,
         workers: int | None = None,
+        uid_hash_func: UidHash | str | None = None,
     ) -> IngestReport:
         """Store files, each in its series; what is stored already stays as it is.
 
@@ -207,6 +219,11 @@ class Datastore:
         workers
             How many processes measure and recompress files; None: as many as there are processors, once that is worth
             it.
+        uid_hash_func
+            From a UID to the one that it is stored under, for series of hashed UIDs: the function, or
+            ``module:function``.  It becomes that of every file, and of the instances that have none of their own.
+            Hints are of the files, so of UIDs that are not hashed; whatever is reported is of hashed ones.  It is
+            called in this process, by several threads at a time, once or more for each UID.
 
         Returns
         -------
@@ -217,6 +234,8 @@ class Datastore:
         ------
         MissingDependencyError
             Without the codec that `compress` needs.
+        ValueError
+            If `uid_hash_func` names no function.
 
         Notes
         -----
@@ -226,8 +245,9 @@ class Datastore:
         """
         append = AppendOptions(treat_metadata_diffs_as_same, compress=parse_target(compress))
         options = BulkOptions(append, wait_seconds, tar_storage_class)
+        hash_func = find_uid_hash(uid_hash_func)
         with tempfile.TemporaryDirectory(prefix="cod-", dir=temp_dir) as scratch:
             directory = Path(scratch)
             with Workshop(directory, workers) as workshop:
-                instances = iter_instances(sources, self._client, directory)
+                instances = iter_instances(sources, self._client, directory, hash_func)
                 return BulkIngest(self.store, workshop, options, hooks).run(instances)

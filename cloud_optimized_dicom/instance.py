@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from cloud_optimized_dicom import checksum
+from cloud_optimized_dicom.errors import DependencyError, HintMismatchError
 from cloud_optimized_dicom.format.dicom_json import unpack_header
 from cloud_optimized_dicom.hints import Hints
+from cloud_optimized_dicom.ingest.dependencies import delete_dependencies, verified_record
 from cloud_optimized_dicom.ingest.measure import copied, measure, with_bulk_data_base
-from cloud_optimized_dicom.ingest.source_kinds import FileSource
+from cloud_optimized_dicom.ingest.public_uri import public_uri
+from cloud_optimized_dicom.ingest.source_kinds import FileSource, temporary_bytes
 from cloud_optimized_dicom.ingest.sources import source_of
-from cloud_optimized_dicom.uids import NestedUri, check_uid
+from cloud_optimized_dicom.instance_uids import InstanceUids
+from cloud_optimized_dicom.series.commit import Series
+from cloud_optimized_dicom.series.whole_files import replacing
+from cloud_optimized_dicom.uids import NestedUri
 
 if TYPE_CHECKING:
     import os
@@ -27,9 +34,10 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.series.reader import SeriesReader
     from cloud_optimized_dicom.series.virtual_file import OffsetTable
     from cloud_optimized_dicom.storage.payload import Payload
+    from cloud_optimized_dicom.uid_hashing import UidHash
 
 
-class Instance:
+class Instance(InstanceUids):
     """One DICOM file.
 
     Parameters
@@ -44,7 +52,8 @@ class Instance:
     transport_params
         ``{"client": storage.Client(...)}`` for a ``gs://`` URI that needs another client than the default one.
     uid_hash_func
-        From a UID to the hash that it is stored under, for de-identified datastores.
+        From a UID to the one that it is stored under, in a series of hashed UIDs: always the same one for the same UID,
+        and no other UID's.  To pickle the instance, let it be a function at the top level of a module.
 
     Notes
     -----
@@ -59,10 +68,10 @@ class Instance:
         dependencies: Sequence[str] = (),
         hints: Hints = Hints(),  # noqa: B008 - a frozen value
         transport_params: Mapping[str, Any] | None = None,
-        uid_hash_func: Callable[[str], str] | None = None,
+        uid_hash_func: UidHash | None = None,
     ) -> None:
         self.dicom_uri = str(dicom_uri)
-        self._original_path = self.dicom_uri
+        self._original_path = public_uri(self.dicom_uri)
         self.dependencies = list(dependencies)
         self.hints = hints
         self.transport_params = dict(transport_params or {})
@@ -71,6 +80,7 @@ class Instance:
         self._facts: DicomFacts | None = None
         self._record: InstanceRecord | None = None
         self._reader: SeriesReader | None = None
+        self._place: tuple[Series, str] | None = None
         self._payload: Payload | None = None
         self._scratch: Callable[[], Path] | None = None
         self._opener: Callable[[str, Any], Source] | None = None
@@ -78,18 +88,26 @@ class Instance:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def from_source(cls, source: Source, hints: Hints = Hints()) -> Instance:  # noqa: B008 - a frozen value
+    def from_source(
+        cls,
+        source: Source,
+        hints: Hints = Hints(),  # noqa: B008 - a frozen value
+        uid_hash_func: UidHash | None = None,
+    ) -> Instance:
         """Return the instance of a source that was found, a member of an archive for example."""
-        instance = cls(source.uri, hints=hints)
+        instance = cls(source.uri, hints=hints, uid_hash_func=uid_hash_func)
         instance._source = source
         return instance
 
     @classmethod
-    def stored(cls, record: InstanceRecord, reader: SeriesReader, scratch: Callable[[], Path]) -> Instance:
-        """Return an instance of a series: read through the series' reader, its copies in a folder of the series'."""
+    def stored(
+        cls, record: InstanceRecord, reader: SeriesReader, scratch: Callable[[], Path] | None = None
+    ) -> Instance:
+        """Return an instance of a series, read through its reader; copies go into `scratch`, or their own folder."""
         instance = cls(f"{reader.tar_uri}://instances/{record.name_uid}.dcm", record.dependencies)
         instance._original_path = record.original_path
         instance._record, instance._reader, instance._scratch = record, reader, scratch
+        instance._place = Series(reader.store, reader.key), record.name_uid
         return instance
 
     @classmethod
@@ -106,6 +124,8 @@ class Instance:
         """Where the bytes are and how to open them."""
         if self._source is None:
             client = self.transport_params.get("client")
+            if client is None and self._reader is not None and self._is_stored:
+                client = self._reader.store.client
             opened = source_of if client is not None or self._opener is None else self._opener
             self._source = opened(self.dicom_uri, client)
         return self._source
@@ -118,6 +138,11 @@ class Instance:
     def known_size(self) -> int | None:
         """The file's size in bytes, where it was hinted or listed; nothing is read."""
         return self.hints.size if self._source is None or self.hints.size is not None else self._source.size
+
+    @property
+    def temporary_bytes(self) -> int:
+        """How much of a temporary file, an archive that was unpacked, is kept for this instance."""
+        return 0 if self._source is None else temporary_bytes(self._source)
 
     @property
     def is_nested_in_tar(self) -> bool:
@@ -173,7 +198,7 @@ class Instance:
         directory = directory or self._own_folder()
         if self._record is not None and self._reader is not None and self._is_stored:
             path = directory / f"{self._record.name_uid}.dcm"
-            with path.open("wb") as copy:
+            with replacing(path) as copy:
                 copy.writelines(self._reader.iter_instance(self._record))
         else:
             path = copied(self.source, directory)
@@ -218,12 +243,58 @@ class Instance:
         if self._facts is None:
             if self._is_stored:
                 self.fetch()
-            self._facts = measure(self.source, self.hints)
+            try:
+                self._facts = measure(self.source, self.hints)
+            except HintMismatchError as error:
+                raise self.told(error) from None
         return self._facts
 
     def staged_as(self, record: InstanceRecord) -> None:
         """Note that a series has taken the instance; the header is kept in its packed form only."""
         self._record, self._facts = record, None
+
+    def stored_in(self, series: Series, name_uid: str) -> None:
+        """Note which series holds the instance, or will with its commit, and under which UID."""
+        self._place = series, name_uid
+
+    def delete_dependencies(self, dryrun: bool = False, validate_blob_hash: bool = True) -> list[str]:  # noqa: FBT001, FBT002
+        """Delete what the instance was made of, once it is stored and its stored bytes are those on record.
+
+        Parameters
+        ----------
+        dryrun
+            Compare everything and delete nothing.
+        validate_blob_hash
+            Whether a dependency must hold the very file that was given (CRC32C and size).  Where there are several,
+            they were made into the file; then only the one that it was read from, if it is among them, can be compared.
+
+        Returns
+        -------
+        list of str
+            The URIs that were deleted, or would be; those that were gone already are not among them.
+
+        Raises
+        ------
+        DependencyError
+            If the instance is not stored, or a dependency must stay: it holds other bytes, is a part of the datastore,
+            or is neither a local file nor an object.  Nothing has been deleted then.
+        HashMismatchError, TarMissingInstanceError
+            If the stored bytes are damaged.
+
+        Notes
+        -----
+        An object is deleted only at the generation that was compared.
+        """
+        if not self.dependencies:
+            return []
+        if self._place is None:
+            raise DependencyError(self.dicom_uri, "is not stored, so its dependencies are needed")
+        series, name_uid = self._place
+        stored = verified_record(series, name_uid, self._record)
+        client = self.transport_params.get("client", series.store.client)
+        opened = partial(source_of, client=client, stores={})
+        owed = [(stored, self.dependencies)]
+        return delete_dependencies(series.store, owed, opened, dryrun=dryrun, validate_blob_hash=validate_blob_hash)
 
     def take_place(self, path: Path) -> None:
         """Note that another file, `path`, is stored in the place of the one that was read ahead."""
@@ -254,78 +325,25 @@ class Instance:
         """Whether the dataset has (Float, Double Float) Pixel Data."""
         return self._record.has_pixeldata if self._record is not None else self.measured().has_pixeldata
 
-    def size(self, *, trust_hints_if_available: bool = False) -> int:
+    def size(self, trust_hints_if_available: bool = False) -> int:  # noqa: FBT001, FBT002
         """Return the file's size in bytes."""
         if trust_hints_if_available and self.hints.size is not None:
             return self.hints.size
         return self._record.size if self._record is not None else self.measured().size
 
-    def crc32c(self, *, trust_hints_if_available: bool = False) -> str:
+    def crc32c(self, trust_hints_if_available: bool = False) -> str:  # noqa: FBT001, FBT002
         """Return the file's CRC32C in base64."""
         if trust_hints_if_available and self.hints.crc32c is not None:
             return self.hints.crc32c
         return checksum.encode(self._record.crc32c if self._record is not None else self.measured().crc32c)
-
-    def instance_uid(self, *, trust_hints_if_available: bool = False) -> str:
-        """Return the SOP Instance UID."""
-        return self._uid("instance_uid", trust_hints=trust_hints_if_available)
-
-    def series_uid(self, *, trust_hints_if_available: bool = False) -> str:
-        """Return the Series Instance UID."""
-        return self._uid("series_uid", trust_hints=trust_hints_if_available)
-
-    def study_uid(self, *, trust_hints_if_available: bool = False) -> str:
-        """Return the Study Instance UID."""
-        return self._uid("study_uid", trust_hints=trust_hints_if_available)
-
-    def _uid(self, name: str, *, trust_hints: bool) -> str:
-        hinted = getattr(self.hints, name)
-        if trust_hints and hinted is not None:
-            return check_uid(hinted, name.removesuffix("_uid"))
-        facts = self._record if self._record is not None else self.measured()
-        return str(getattr(facts, name))
-
-    # -- hashed UIDs
-
-    def hashed_instance_uid(self, *, trust_hints_if_available: bool = False) -> str:
-        """Return the hash of the SOP Instance UID; `ValueError` without a `uid_hash_func`."""
-        return self.hash_uid(self.instance_uid(trust_hints_if_available=trust_hints_if_available))
-
-    def hashed_series_uid(self, *, trust_hints_if_available: bool = False) -> str:
-        """Return the hash of the Series Instance UID; `ValueError` without a `uid_hash_func`."""
-        return self.hash_uid(self.series_uid(trust_hints_if_available=trust_hints_if_available))
-
-    def hashed_study_uid(self, *, trust_hints_if_available: bool = False) -> str:
-        """Return the hash of the Study Instance UID; `ValueError` without a `uid_hash_func`."""
-        return self.hash_uid(self.study_uid(trust_hints_if_available=trust_hints_if_available))
-
-    def hash_uid(self, uid: str) -> str:
-        """Return the hash of any UID; `ValueError` without a `uid_hash_func`."""
-        if self.uid_hash_func is None:
-            raise ValueError("this instance has no uid_hash_func")
-        return check_uid(self.uid_hash_func(uid), "hashed")
-
-    def get_instance_uid(self, hashed: bool, *, trust_hints_if_available: bool = False) -> str:  # noqa: FBT001
-        """Return the SOP Instance UID, or its hash."""
-        getter = self.hashed_instance_uid if hashed else self.instance_uid
-        return getter(trust_hints_if_available=trust_hints_if_available)
-
-    def get_series_uid(self, hashed: bool, *, trust_hints_if_available: bool = False) -> str:  # noqa: FBT001
-        """Return the Series Instance UID, or its hash."""
-        getter = self.hashed_series_uid if hashed else self.series_uid
-        return getter(trust_hints_if_available=trust_hints_if_available)
-
-    def get_study_uid(self, hashed: bool, *, trust_hints_if_available: bool = False) -> str:  # noqa: FBT001
-        """Return the Study Instance UID, or its hash."""
-        getter = self.hashed_study_uid if hashed else self.study_uid
-        return getter(trust_hints_if_available=trust_hints_if_available)
 
     # -- as a value
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Instance):
             return NotImplemented
-        return self.uid_hash_func is other.uid_hash_func and all(
+        # Not `is`: a bound method is another object each time that it is looked up.
+        return self.uid_hash_func == other.uid_hash_func and all(
             getattr(self, name)() == getattr(other, name)() for name in ("instance_uid", "series_uid", "study_uid")
         )
 

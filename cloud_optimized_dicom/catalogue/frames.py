@@ -15,13 +15,15 @@ from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.storage.base import Attributes
 from cloud_optimized_dicom.storage.payload import FilePayload
 from cloud_optimized_dicom.storage.put import put
+from cloud_optimized_dicom.uid_hashing import hash_instances, hash_key
 from cloud_optimized_dicom.uids import check_uid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from cloud_optimized_dicom.model import InstanceRecord
     from cloud_optimized_dicom.storage.base import ObjectStore
+    from cloud_optimized_dicom.uid_hashing import UidHash
     from cloud_optimized_dicom.uids import SeriesKey
 
 _PARQUET = Attributes(content_type="application/vnd.apache.parquet")
@@ -68,6 +70,8 @@ class FrameTable:
     ------
     CODObjectNotFoundError, MetadataError
         If the series cannot be opened.
+    HashedUidsError, InvalidUidError
+        If `hash_uid` does not give each of its instances a UID.
     """
 
     def __init__(
@@ -76,12 +80,13 @@ class FrameTable:
         key: SeriesKey,
         *,
         uids: frozenset[str] | None = None,
-        hash_uid: Callable[[str], str] | None = None,
+        hash_uid: UidHash | None = None,
     ) -> None:
         self._reader = SeriesReader.open(store, key)
         self._frames = FrameReader(self._reader)
-        self._names = [uid for uid in self._reader.document.instances if uids is None or uid in uids]
-        self._hash = hash_uid or str
+        names = [uid for uid in self._reader.document.instances if uids is None or uid in uids]
+        uri = store.url_of(key.folder)
+        self._names, self._key = hash_instances(hash_uid, names, uri), hash_key(hash_uid, key, uri)
         self.schema = schema_of(frame_columns()).append(pyarrow().field("data", pyarrow().large_binary()))
         self.failures: list[tuple[str, Exception]] = []
 
@@ -118,12 +123,12 @@ class FrameTable:
             self.failures.append((f"{self._reader.tar_uri}://instances/{uid}.dcm", error))
 
     def _shown(self, record: InstanceRecord) -> dict[str, Any]:
-        header, key = unpack_header(record.packed_header), self._reader.key
+        header = unpack_header(record.packed_header)
         numbers = {name: number(header, tag) for name, tag in _NUMBERS}
         return {
-            "StudyInstanceUID": check_uid(self._hash(key.study_uid), "hashed"),
-            "SeriesInstanceUID": check_uid(self._hash(key.series_uid), "hashed"),
-            "SOPInstanceUID": check_uid(self._hash(record.name_uid), "hashed"),
+            "StudyInstanceUID": self._key.study_uid,
+            "SeriesInstanceUID": self._key.series_uid,
+            "SOPInstanceUID": self._names[record.name_uid],
             **{name: first_value(header, tag) for name, tag in _TEXTS},
             **{name: None if value is None else int(value) for name, value in numbers.items()},
         }
@@ -136,8 +141,6 @@ class FrameTable:
                 for batch in self.iter_batches():
                     writer.write_batch(batch)
                     rows += batch.num_rows
-            study, series = (check_uid(self._hash(uid), "hashed") for uid in (key.study_uid, key.series_uid))
-            written = bool(rows) and put(
-                destination, f"{study}/{series}.parquet", FilePayload.of(Path(file.name)), _PARQUET
-            )
+            name = f"{self._key.study_uid}/{self._key.series_uid}.parquet"
+            written = bool(rows) and put(destination, name, FilePayload.of(Path(file.name)), _PARQUET)
         return FrameRows(self._reader.store.url_of(key.folder), rows, written, tuple(self.failures))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloud_optimized_dicom.cli.exit_codes import ExitCode, exit_code_of, worst
-from cloud_optimized_dicom.cli.options import JsonFlag, TargetArgument, verb_of
+from cloud_optimized_dicom.cli.options import JsonFlag, TargetArgument, UidHashOption, parse_uid_hash, verb_of
 from cloud_optimized_dicom.cli.output import Meter, Output, count_text, size_text
 from cloud_optimized_dicom.cli.targets import Target, series_keys
 from cloud_optimized_dicom.errors import CODObjectNotFoundError
@@ -56,6 +56,7 @@ class _Options:
     where: WhereOption = None
     workers: WorkersOption = 8
     recheck: RecheckFlag = False
+    uid_hash: UidHashOption = None
     as_json: JsonFlag = False
 
 
@@ -80,6 +81,7 @@ export = verb_of(_export, _Options, "export")
 
 def _run(options: _Options, parsed: Target, output: Output) -> ExportReport:
     selection = _selection(parsed, options.uids or [], options.where or [])
+    uid_hash_func = parse_uid_hash(options.uid_hash)
     with output.meter("exporting") as meter:
         hook = _MeterHook(meter)
         try:
@@ -90,6 +92,7 @@ def _run(options: _Options, parsed: Target, output: Output) -> ExportReport:
                 workers=options.workers,
                 hooks=[hook],
                 recheck=options.recheck,
+                uid_hash_func=uid_hash_func,
             )
         except BaseException:  # Ctrl-C, a full disk: what was done is done
             if hook.opened:

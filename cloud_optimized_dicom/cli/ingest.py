@@ -14,7 +14,7 @@ import typer
 
 from cloud_optimized_dicom.cli.exit_codes import ExitCode
 from cloud_optimized_dicom.cli.inventories import InventoryInstances
-from cloud_optimized_dicom.cli.options import JsonFlag, WaitOption, verb_of
+from cloud_optimized_dicom.cli.options import JsonFlag, UidHashOption, WaitOption, parse_uid_hash, verb_of
 from cloud_optimized_dicom.cli.output import Meter, Output, count_text, size_text
 from cloud_optimized_dicom.cli.targets import open_datastore
 from cloud_optimized_dicom.dicom.transcode.model import Target  # noqa: TC001 - typer reads the annotations
@@ -73,6 +73,7 @@ class IngestOptions:
     storage_class: Annotated[
         str | None, typer.Option(metavar="CLASS", help="Of new tars: NEARLINE, ARCHIVE ... (default: the bucket's).")
     ] = None
+    uid_hash: UidHashOption = None
     workers: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Processes that measure and recompress (default: one per processor)."),
@@ -95,12 +96,12 @@ def _ingest(options: IngestOptions) -> None:
     One bad file never stops the others.  Exits with 1 if some files were not stored: those that failed, and those whose
     UID is taken by another file (conflicts).
     """
-    columns = _checked(options)
+    columns, uid_hash_func = _checked(options), parse_uid_hash(options.uid_hash)
     datastore, output = open_datastore(options.store), Output(json=options.as_json)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cod-")))
         report = stack.enter_context(_open_report(options, datastore)) if options.report else None
-        record = _Record(datastore.url, report)
+        record = _Record(datastore.url, report, options.uid_hash)
         finished = report.finished if report else FinishedFiles()
         rows = InventoryInstances(options.inventory or [], columns, finished, scratch, record.failed)
         record.rows = rows
@@ -108,17 +109,18 @@ def _ingest(options: IngestOptions) -> None:
         try:
             done = datastore.ingest(
                 chain(options.sources or [], rows),
-                hooks=[_MeterHook(meter), record],
+                hooks=[MeterHook(meter), record],
                 treat_metadata_diffs_as_same=options.treat_metadata_diffs_as_same,
                 wait_seconds=options.wait,
                 compress=options.compress or False,
                 tar_storage_class=options.storage_class,
                 workers=options.workers,
+                uid_hash_func=uid_hash_func,
             )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a service manager
             output.note(f"interrupted; until then {record.text}")
             raise
-    _tell(output, datastore, replace(done, files=(*record.failures, *done.files)), rows.skipped)
+    _tell(output, record, replace(done, files=(*record.failures, *done.files)), rows.skipped)
 
 
 ingest = verb_of(_ingest, IngestOptions, "ingest")
@@ -147,21 +149,28 @@ def _checked(options: IngestOptions) -> dict[str, str]:
 def _open_report(options: IngestOptions, datastore: Datastore) -> ReportWriter:
     path = Path(options.report or "")
     try:
-        return ReportWriter(path, datastore.url, resume=options.resume)
+        return ReportWriter(path, datastore.url, uid_hash=options.uid_hash, resume=options.resume)
     except ValueError as error:
         raise typer.BadParameter(f"--resume: {path} {error}") from error
 
 
-class _MeterHook:
+class MeterHook:
+    """Tells a meter what an ingest does: files, their bytes, and how many series they are of."""
+
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
+        self._series: set[tuple[str | None, str]] = set()
 
     def __call__(self, event: Event, /) -> None:
+        """Take note of an event."""
         match event:
             case IngestPlanned(files=files, size_bytes=size_bytes):
                 self._meter.expect(files, size_bytes)
-            case FileDone(size_bytes=size_bytes):
-                self._meter.advance(1, size_bytes)
+            case FileDone(size_bytes=size_bytes, study_uid=study, series_uid=series):
+                known = len(self._series)
+                if series is not None:
+                    self._series.add((study, series))
+                self._meter.advance(1, size_bytes, series=len(self._series) - known)
             case SeriesCommitted(series_uri=uri, instances=instances):
                 self._meter.say(f"stored {uri} ({count_text(instances, 'instance')})")
 
@@ -169,8 +178,8 @@ class _MeterHook:
 class _Record:
     """What has become of files so far: counted, and written into the report."""
 
-    def __init__(self, store_url: str, report: ReportWriter | None) -> None:
-        self._store_url, self._report = store_url, report
+    def __init__(self, store_url: str, report: ReportWriter | None, uid_hash: str | None) -> None:
+        self.store_url, self._report, self._uid_hash = store_url, report, uid_hash
         self._counts: Counter[str] = Counter()
         self.rows: InventoryInstances | None = None
         self.failures: list[FileResult] = []
@@ -185,15 +194,25 @@ class _Record:
             self._counts[event.outcome] += 1
             crc32c = self.rows.claimed_crc32c(event.uri) if self.rows else None
             if self._report:
-                self._report.write(_line(self._store_url, event, crc32c))
+                self._report.write(self.line(event, crc32c))
 
     def failed(self, failure: SourceFailure) -> None:
         """Take note of a row that names no file that could be stored."""
         self.failures.append(FileResult(failure.uri, "error", reason=failure.reason))
         self(FileDone(failure.uri, "error", 0, reason=failure.reason))
 
+    def line(self, done: FileDone | FileResult, crc32c: str | None = None) -> ReportLine:
+        """Return what became of a file as the report has it."""
+        if isinstance(done, FileResult):
+            study, series = (done.series.study_uid, done.series.series_uid) if done.series else (None, None)
+        else:
+            study, series = done.study_uid, done.series_uid
+        folder = f"{self.store_url}/{SeriesKey(study, series).folder}" if study and series else None
+        uids = study, series, done.instance_uid, folder
+        return ReportLine(done.uri, *uids, done.size_bytes, crc32c, done.reason, done.outcome, self._uid_hash)
 
-def _tell(output: Output, datastore: Datastore, report: IngestReport, skipped: int) -> None:
+
+def _tell(output: Output, record: _Record, report: IngestReport, skipped: int) -> None:
     for result in report.files:
         if result.outcome in {"error", "conflict"}:
             output.line(f"{result.outcome}  {result.uri}: {result.reason}")
@@ -204,13 +223,13 @@ def _tell(output: Output, datastore: Datastore, report: IngestReport, skipped: i
         output.line(_recompression_text(report))
     output.document(
         {
-            "store": datastore.url,
+            "store": record.store_url,
             "counts": counts,
             "recompressions": report.recompressions,
             "saved_bytes": report.saved_bytes,
             "skipped": skipped,
             "series": [str(key) for key in report.series],
-            "files": [asdict(_line(datastore.url, result, None)) for result in report.files],
+            "files": [asdict(record.line(result)) for result in report.files],
         }
     )
     if counts["error"] or counts["conflict"]:
@@ -224,14 +243,3 @@ def _counts_text(counts: Mapping[str, int]) -> str:
 def _recompression_text(report: IngestReport) -> str:
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(report.recompressions.items()))
     return f"recompression: {counts}; {size_text(report.saved_bytes)} saved"
-
-
-def _line(store_url: str, done: FileDone | FileResult, crc32c: str | None) -> ReportLine:
-    if isinstance(done, FileResult):
-        study, series = (done.series.study_uid, done.series.series_uid) if done.series else (None, None)
-    else:
-        study, series = done.study_uid, done.series_uid
-    folder = f"{store_url}/{SeriesKey(study, series).folder}" if study and series else None
-    return ReportLine(
-        done.uri, study, series, done.instance_uid, folder, done.size_bytes, crc32c, done.reason, done.outcome
-    )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import MISSING, fields
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
+
+from cloud_optimized_dicom.uid_hashing import find_uid_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed import DataclassInstance
+
+    from cloud_optimized_dicom.uid_hashing import UidHash
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
@@ -28,6 +34,27 @@ InstanceArgument = Annotated[
 WaitOption = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait for a series that is locked.")
 ]
+
+UidHashOption = Annotated[
+    str | None,
+    typer.Option(
+        "--uid-hash",
+        metavar="MODULE:FUNCTION",
+        help="Names show what this function makes of each UID; the files keep their own.  The module is one that Python"
+        " finds, or a file in the working directory.",
+    ),
+]
+
+
+def parse_uid_hash(name: str | None) -> UidHash | None:
+    """Return the function that ``--uid-hash`` names; it may lie in the working directory.  Anything else is usage."""
+    here = str(Path.cwd())
+    if name is not None and here not in sys.path:
+        sys.path.append(here)  # the last one, so that no file lying there takes the place of a module that is installed
+    try:
+        return find_uid_hash(name)
+    except ValueError as error:
+        raise typer.BadParameter(f"--uid-hash: {error}") from error
 
 
 def verb_of(run: Callable[[Options], None], options: type[Options], name: str) -> Callable[..., None]:

@@ -14,13 +14,15 @@ from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.storage.base import Attributes
 from cloud_optimized_dicom.storage.payload import BytesPayload, FilePayload
 from cloud_optimized_dicom.storage.put import holds, put
+from cloud_optimized_dicom.uid_hashing import hash_instances, hash_key
 from cloud_optimized_dicom.uids import check_uid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from cloud_optimized_dicom.model import InstanceRecord
     from cloud_optimized_dicom.storage.base import ObjectStore
+    from cloud_optimized_dicom.uid_hashing import UidHash
     from cloud_optimized_dicom.uids import SeriesKey
 
 _DICOM = Attributes(content_type="application/dicom")
@@ -43,7 +45,7 @@ def copy_series(
     destination: ObjectStore,
     *,
     uids: frozenset[str] | None = None,
-    hash_uid: Callable[[str], str] | None = None,
+    hash_uid: UidHash | None = None,
 ) -> CopiedSeries:
     """Write instances of a series into another store, exactly as they are stored.
 
@@ -58,6 +60,8 @@ def copy_series(
     ------
     CODObjectNotFoundError, MetadataError
         If the series cannot be opened.  A damaged instance is a failure in the result.
+    HashedUidsError, InvalidUidError
+        If `hash_uid` does not give each of its instances a name.
 
     Notes
     -----
@@ -65,39 +69,37 @@ def copy_series(
     be repeated, or made twice at the same time.  8 instances are copied at a time, each held in memory up to 8 MiB.
     """
     reader = SeriesReader.open(store, key)
-    copy = _Copy(reader, destination, hash_uid)
     names = [uid for uid in reader.document.instances if uids is None or uid in uids]
+    uri = store.url_of(key.folder)
+    copy = _Copy(reader, destination, hash_key(hash_uid, key, uri), hash_instances(hash_uid, names, uri))
     with ThreadPoolExecutor(_AT_A_TIME, "cod-copy") as pool:
         outcomes = list(pool.map(copy.one, names))
     written = [outcome for outcome in outcomes if isinstance(outcome, int) and outcome >= 0]
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, ExportFailure))
     present = len(outcomes) - len(written) - len(failures)
-    return CopiedSeries(store.url_of(key.folder), len(written), sum(written), present, failures)
+    return CopiedSeries(uri, len(written), sum(written), present, failures)
 
 
 _PRESENT = -1
 
 
 class _Copy:
-    def __init__(self, reader: SeriesReader, destination: ObjectStore, hash_uid: Callable[[str], str] | None) -> None:
+    def __init__(
+        self, reader: SeriesReader, destination: ObjectStore, shown: SeriesKey, names: Mapping[str, str]
+    ) -> None:
         self._reader, self._destination = reader, destination
-        self._hash = hash_uid or str
+        self._shown, self._names = shown, names
 
     def one(self, uid: str) -> int | ExportFailure:
         """Copy an instance; return its size, -1 where it was there, or why it could not be had."""
         try:
             record = self._reader.document.get(check_uid(uid, "instance"))
-            name = self._name(uid)
+            name = f"{self._shown.study_uid}/{self._shown.series_uid}/{self._names[uid]}.dcm"
             if holds(self._destination.find(name), record.size, record.crc32c) or not self._write(name, record):
                 return _PRESENT
         except CODError as error:
             return ExportFailure(f"{self._reader.tar_uri}://instances/{uid}.dcm", error)
         return record.size
-
-    def _name(self, uid: str) -> str:
-        key = self._reader.key
-        study, series, instance = (check_uid(self._hash(one), "hashed") for one in (key.study_uid, key.series_uid, uid))
-        return f"{study}/{series}/{instance}.dcm"
 
     def _write(self, name: str, record: InstanceRecord) -> bool:
         if record.size <= PIECE_BYTES:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from cloud_optimized_dicom.checksum import crc32c_of_stream
 from cloud_optimized_dicom.export.state import ExportState, Stamp
+from cloud_optimized_dicom.uid_hashing import hash_instances, hash_key, hash_uid
 
 if TYPE_CHECKING:
     from typing import Self
 
     from cloud_optimized_dicom.model import InstanceRecord
+    from cloud_optimized_dicom.uid_hashing import UidHash
     from cloud_optimized_dicom.uids import SeriesKey
 
 OWN_FOLDER = ".cod-export"
@@ -35,14 +37,16 @@ class ExportFolder:
         Made where it is missing.
     recheck
         Read the files that are there already, whatever earlier runs remember of them.
+    uid_hash_func
+        What names are made of instead of the UIDs.
 
     Notes
     -----
     Threads and processes may share a folder.  What a killed export left on its way in is swept by the next one.
     """
 
-    def __init__(self, root: Path, *, recheck: bool = False) -> None:
-        self._root, self._recheck = root, recheck
+    def __init__(self, root: Path, *, recheck: bool = False, uid_hash_func: UidHash | None = None) -> None:
+        self._root, self._recheck, self._hash = root, recheck, uid_hash_func
         self._numbers = itertools.count()
 
     def __enter__(self) -> Self:
@@ -62,19 +66,26 @@ class ExportFolder:
         os.close(self._alive)
 
     def path_of(self, key: SeriesKey, uid: str) -> Path:
-        """Return where an instance goes; both were checked to hold no path."""
-        return self._folder(key) / f"{uid}.dcm"
+        """Return where an instance goes; neither holds a path."""
+        shown = uid if self._hash is None else hash_uid(self._hash, uid, key.folder)
+        return self._folder(key) / f"{shown}.dcm"
 
     def split_present(
         self, key: SeriesKey, records: list[InstanceRecord]
     ) -> tuple[list[InstanceRecord], list[InstanceRecord]]:
         """Return the instances that are there already, and the others.
 
+        Raises
+        ------
+        HashedUidsError, InvalidUidError
+            If the function does not give each of them a name.
+
         Notes
         -----
         A file of the right size is there if its CRC32C is right: by what an earlier run verified, as long as the file
         has not changed since, else by reading it.
         """
+        hash_instances(self._hash, [record.name_uid for record in records], key.folder)
         known = {} if self._recheck else self._state.known(self._folder(key))
         present: list[InstanceRecord] = []
         missing: list[InstanceRecord] = []
@@ -100,7 +111,8 @@ class ExportFolder:
             os.close(descriptor)
 
     def _folder(self, key: SeriesKey) -> Path:
-        return self._root / key.study_uid / key.series_uid
+        shown = hash_key(self._hash, key, key.folder)
+        return self._root / shown.study_uid / shown.series_uid
 
     def _holds(self, path: Path, record: InstanceRecord, known: tuple[int, Stamp] | None) -> bool:
         if not path.is_file():

@@ -16,6 +16,7 @@ from cloud_optimized_dicom.export.report import ExportFailure, ExportReport
 from cloud_optimized_dicom.export.selection import Selection
 from cloud_optimized_dicom.export.series import SeriesExport
 from cloud_optimized_dicom.export.workers import Ended, Workers
+from cloud_optimized_dicom.uid_hashing import find_uid_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.datastore import Datastore
     from cloud_optimized_dicom.events import Event, Hook
     from cloud_optimized_dicom.export.pieces import Piece
+    from cloud_optimized_dicom.uid_hashing import UidHash
     from cloud_optimized_dicom.uids import SeriesKey
 
 _EVERYTHING = Selection()
 
 
-def export_dicom(
+def export_dicom(  # noqa: PLR0913 - all but the first two by name
     datastore: Datastore,
     destination: str | os.PathLike[str],
     *,
@@ -36,6 +38,7 @@ def export_dicom(
     workers: int = 8,
     hooks: Sequence[Hook] = (),
     recheck: bool = False,
+    uid_hash_func: UidHash | str | None = None,
 ) -> ExportReport:
     """Write series as files ``destination/STUDY_UID/SERIES_UID/SOP_UID.dcm``, exactly as they are stored.
 
@@ -49,6 +52,9 @@ def export_dicom(
         Called with `ExportPlanned`, `BytesExported`, `FileExported` and `SeriesExported`, in the calling thread.
     recheck
         Read files that are there already, instead of relying on what earlier exports verified.
+    uid_hash_func
+        From a UID to the one that names show instead: a function, or ``module:function``.  The files keep their own.  A
+        series to whose UIDs it gives no names, or one to two of them, is a failure.
 
     Returns
     -------
@@ -61,6 +67,8 @@ def export_dicom(
         If the destination cannot be written to, a full disk included.
     StorageError
         If the destination is no local folder, or the datastore cannot be listed.
+    ValueError
+        If `uid_hash_func` names no function.
 
     Notes
     -----
@@ -71,7 +79,8 @@ def export_dicom(
     Instances that are replaced while the export runs are exported as they are then, removed ones are left out, and of
     those that are appended none or some are seen.
     """
-    with ExportFolder(_local_path(destination), recheck=recheck) as folder:
+    hash_func = find_uid_hash(uid_hash_func)
+    with ExportFolder(_local_path(destination), recheck=recheck, uid_hash_func=hash_func) as folder:
         return _Export(datastore, selection, folder, hooks).run(max(1, workers))
 
 

@@ -148,10 +148,8 @@ class SeriesExport:
 
     def _named_uids(self, reader: SeriesReader) -> list[str]:
         uids = list(reader.document.instances)
-        if self._selection.names_series(self.key):
-            return uids
         self.named = self._selection.uids & set(uids)
-        return [uid for uid in uids if uid in self.named]
+        return uids if self._selection.names_series(self.key) else [uid for uid in uids if uid in self.named]
 
     def _record(self, reader: SeriesReader, uid: str) -> InstanceRecord | None:
         """Return the record of an instance that is wanted; one that cannot be understood is a failure of its own."""

@@ -120,6 +120,7 @@ def test_uids_of_every_level(archive: Archive, tmp_path: Path) -> None:
         frozenset([second.series_uid]): archive.of(second),
         frozenset([uid_in(name)]): {name: archive.files[name]},
         frozenset([first.series_uid, uid_in(name)]): archive.of(first) | {name: archive.files[name]},
+        frozenset([second.series_uid, uid_in(name)]): archive.of(second),
     }
     for number, (uids, files) in enumerate(cases.items()):
         report = export_dicom(archive.datastore, tmp_path / str(number), selection=Selection(uids=uids))
