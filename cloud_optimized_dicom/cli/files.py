@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from cloud_optimized_dicom.checksum import crc32c_of_stream
 
 if TYPE_CHECKING:
@@ -29,6 +31,20 @@ def write_whole(chunks: Iterable[bytes], path: Path, scratch: Path) -> None:
     with part.open("wb") as file:
         file.writelines(chunks)
     move_whole(part, path)
+
+
+def output_path(out: str) -> Path:
+    """Return the path of a file that is to be written; one that cannot be is a usage error."""
+    path = Path(out)
+    if path.is_dir() or not path.parent.is_dir():
+        raise typer.BadParameter(f"{out} is not a file in an existing folder")
+    return path
+
+
+def write_output(data: bytes, path: Path) -> None:
+    """Write a file that appears whole."""
+    with staging(path.parent) as folder:
+        write_whole([data], path, folder)
 
 
 def move_whole(part: Path, path: Path) -> None:

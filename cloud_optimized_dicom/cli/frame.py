@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import io
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from cloud_optimized_dicom.cli.files import move_whole, staging
+from cloud_optimized_dicom.cli.files import output_path, write_output
 from cloud_optimized_dicom.cli.options import JsonFlag, SeriesArgument  # noqa: TC001 - typer reads the annotations
 from cloud_optimized_dicom.cli.output import Output, size_text
 from cloud_optimized_dicom.cli.targets import open_series, series_target
@@ -45,19 +44,15 @@ def frame(
     as_json: JsonFlag = False,
 ) -> None:
     """Fetch one frame with one range request; nothing is written unless its checksum is right."""
-    path = Path(out)
     if out == "-" and (as_json or sys.stdout.isatty()):
         raise typer.BadParameter("stdout gets no frame together with --json, nor on a terminal: use -o FILE")
-    if out != "-" and (path.is_dir() or not path.parent.is_dir()):
-        raise typer.BadParameter(f"{out} is not a file in an existing folder")
+    path = None if out == "-" else output_path(out)
     with open_series(series_target(series)) as cod:
-        data = _rendered(cod, uid, number, path.suffix.lower() if out != "-" else "")
-    if out == "-":
+        data = _rendered(cod, uid, number, path.suffix.lower() if path else "")
+    if path is None:
         sys.stdout.buffer.write(data)
         return
-    with staging(path.parent) as folder:
-        (folder / path.name).write_bytes(data)
-        move_whole(folder / path.name, path)
+    write_output(data, path)
     output = Output(json=as_json)
     output.line(f"{out}: {size_text(len(data))}")
     output.document({"uid": uid, "frame": number, "path": out, "size_bytes": len(data)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,13 +18,33 @@ from cloud_optimized_dicom.cli.output import Output, count_text
 from cloud_optimized_dicom.cli.targets import Target, existing_keys
 
 if TYPE_CHECKING:
+    from cloud_optimized_dicom.series.migrate import MetadataVersion
     from cloud_optimized_dicom.series.repair import RepairResult
 
+
+class Form(StrEnum):
+    """The versions of a record that can be asked for."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
+_VERSIONS: dict[Form, MetadataVersion] = {Form.V1: "v1", Form.V2: "v2"}
+
+ToOption = Annotated[
+    Form | None,
+    typer.Option(
+        "--to",
+        help="v1: headers as JSON in the document, later ones too, for readers that cannot unpack them. v2: as usual "
+        "again. Without it, what is v1 by request stays so.",
+    ),
+]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; take no lock and write nothing.")]
 
 
 def migrate(
     target: TargetArgument,
+    to: ToOption = None,
     dry_run: DryRunFlag = False,
     wait: WaitOption = 0,
     as_json: JsonFlag = False,
@@ -40,7 +61,8 @@ def migrate(
     results: list[RepairResult] = []
     with output.meter("migrating") as meter:
         meter.expect(len(keys))
-        for result in parsed.datastore.migrate(keys, dry_run=dry_run, wait_seconds=wait):
+        version = _VERSIONS[to] if to is not None else None
+        for result in parsed.datastore.migrate(keys, to=version, dry_run=dry_run, wait_seconds=wait):
             results.append(result)
             _print(output, result, dry_run=dry_run)
             meter.advance()

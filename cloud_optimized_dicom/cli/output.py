@@ -37,8 +37,8 @@ class Meter(Protocol):
         """Say how many steps there are, and of how many bytes if that is known; it may become more."""
         ...
 
-    def advance(self, steps: int = 1, size_bytes: int = 0) -> None:
-        """Say that so much more is done."""
+    def advance(self, steps: int = 1, size_bytes: int = 0, *, series: int = 0) -> None:
+        """Say that so much more is done, and how many series it was the first of."""
         ...
 
     def say(self, text: str) -> None:
@@ -78,11 +78,11 @@ class Output:
             sys.stdout.write(f"{json.dumps(value)}\n")
 
     @contextmanager
-    def meter(self, label: str) -> Iterator[Meter]:
-        """Show progress on stderr: a bar on a terminal, plain lines otherwise."""
+    def meter(self, label: str, silent_seconds: float = PLAIN_SECONDS) -> Iterator[Meter]:
+        """Show progress on stderr: a bar on a terminal, otherwise a plain line each time it was silent for so long."""
         console = Console(stderr=True)
         if not console.is_terminal:
-            yield _Plain(label)
+            yield _Plain(label, silent_seconds)
             return
         with Progress(
             SpinnerColumn(),
@@ -105,42 +105,43 @@ class Output:
 class _Plain:
     """Lines on stderr, one now and then for what has no end of its own."""
 
-    def __init__(self, label: str) -> None:
-        self._label = label
+    def __init__(self, label: str, silent_seconds: float) -> None:
+        self._label, self._silent_seconds = label, silent_seconds
         self._mutex = threading.Lock()
         self._total, self._total_bytes = 0, 0
-        self._done, self._done_bytes = 0, 0
+        self._done, self._done_bytes, self._series = 0, 0, 0
         self._start = self._told = time.monotonic()
 
     def expect(self, total: int, total_bytes: int | None = None) -> None:
         self._total, self._total_bytes = total, total_bytes or 0
 
-    def advance(self, steps: int = 1, size_bytes: int = 0) -> None:
+    def advance(self, steps: int = 1, size_bytes: int = 0, *, series: int = 0) -> None:
         with self._mutex:
             self._done += steps
             self._done_bytes += size_bytes
+            self._series += series
             now = time.monotonic()
-            if now - self._told < PLAIN_SECONDS:
+            if now - self._told < self._silent_seconds:
                 return
             self._told = now
         rate = self._done_bytes / (now - self._start)
         left = (self._total_bytes - self._done_bytes) / rate if rate else None
         sizes = self._done_bytes, self._total_bytes
-        self.say(f"{self._label}: {counts_text((self._done, self._total), sizes, rate, left)}")
+        self.say(f"{self._label}: {counts_text((self._done, self._total), sizes, rate, left, self._series)}")
 
     def say(self, text: str) -> None:
         sys.stderr.write(f"{printable(text)}\n")
 
 
 class _CountsColumn(ProgressColumn):
-    """Steps and, where they are known, bytes, rate and the time left."""
+    """Steps, series and, where they are known, bytes, rate and the time left."""
 
     def render(self, task: Task) -> Text:
-        steps = task.fields["done"], task.fields["steps"]
+        steps, series = (task.fields["done"], task.fields["steps"]), task.fields["series"]
         if not task.fields["total_bytes"]:
-            return Text(counts_text(steps))
+            return Text(counts_text(steps, series=series))
         done_bytes = int(task.completed), task.fields["total_bytes"]
-        return Text(counts_text(steps, done_bytes, task.speed or 0, task.time_remaining))
+        return Text(counts_text(steps, done_bytes, task.speed or 0, task.time_remaining, series))
 
 
 class _Bar:
@@ -149,9 +150,9 @@ class _Bar:
     def __init__(self, progress: Progress, label: str) -> None:
         self._progress = progress
         self._mutex = threading.Lock()
-        self._done, self._done_bytes = 0, 0
+        self._done, self._done_bytes, self._series = 0, 0, 0
         self._total_bytes: int | None = None
-        self._task = progress.add_task(label, total=None, done=0, steps=None, total_bytes=None)
+        self._task = progress.add_task(label, total=None, done=0, steps=None, total_bytes=None, series=0)
 
     def expect(self, total: int, total_bytes: int | None = None) -> None:
         with self._mutex:
@@ -159,15 +160,16 @@ class _Bar:
         # `total` is the bar's own; a field of that name would be taken for it.
         self._show(total=total_bytes or total, steps=total, total_bytes=total_bytes)
 
-    def advance(self, steps: int = 1, size_bytes: int = 0) -> None:
+    def advance(self, steps: int = 1, size_bytes: int = 0, *, series: int = 0) -> None:
         with self._mutex:
             self._done += steps
             self._done_bytes += size_bytes
+            self._series += series
         self._show()
 
     def _show(self, **changes: Any) -> None:
         completed = self._done_bytes if self._total_bytes else self._done
-        self._progress.update(self._task, completed=completed, done=self._done, **changes)
+        self._progress.update(self._task, completed=completed, done=self._done, series=self._series, **changes)
 
     def say(self, text: str) -> None:
         # Names may hold anything: no markup, no wrapping at the width of the terminal.
@@ -179,10 +181,13 @@ def counts_text(
     sizes_bytes: tuple[int, int] | None = None,
     bytes_per_second: float = 0,
     left_seconds: float | None = None,
+    series: int = 0,
 ) -> str:
-    """Return how far something is: (done, total) steps and bytes, rate, and the time left."""
+    """Return how far something is: (done, total) steps, series if there are any, bytes, rate, and the time left."""
     done, total = steps
     parts = [f"{done}/{'?' if total is None else total}"]
+    if series:
+        parts.append(count_text(series, "series"))
     if sizes_bytes is not None and sizes_bytes[1]:
         parts.append(f"{size_text(sizes_bytes[0])} of {size_text(sizes_bytes[1])}")
         if bytes_per_second:

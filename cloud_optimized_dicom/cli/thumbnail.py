@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloud_optimized_dicom.cli.files import move_whole, staging
+from cloud_optimized_dicom.cli.files import output_path, write_output
 from cloud_optimized_dicom.cli.options import (  # noqa: TC001 - typer reads the annotations
     JsonFlag,
     SeriesArgument,
@@ -40,17 +40,13 @@ def thumbnail(
     as_json: JsonFlag = False,
 ) -> None:
     """Draw every frame of a series as a small picture; the stored thumbnail is used where it is one of this size."""
-    path = Path(out)
-    if path.suffix.lower() not in _SUFFIXES:
+    if Path(out).suffix.lower() not in _SUFFIXES:
         raise typer.BadParameter(f"{out} is not one of {', '.join('*' + suffix for suffix in _SUFFIXES)}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise typer.BadParameter(f"{out} is not a file in an existing folder")
+    path = output_path(out)
     with open_series(series_target(series), "a" if store else "r", wait) as cod:
         pictures = cod.get_thumbnail(thumbnail_size=size)
     data = _encoded(pictures, path.suffix.lower())
-    with staging(path.parent) as folder:
-        (folder / path.name).write_bytes(data)
-        move_whole(folder / path.name, path)
+    write_output(data, path)
     output = Output(json=as_json)
     count = len(pictures) if pictures.ndim > 3 else 1  # noqa: PLR2004 - a single one has no axis for them
     output.line(f"{out}: {count} frame{'s' if count > 1 else ''}, {size_text(len(data))}")

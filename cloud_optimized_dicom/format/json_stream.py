@@ -39,10 +39,14 @@ def dump_gzip(document: Mapping[str, Any], *, level: int) -> bytes:
             pending.append(piece)
             size += len(piece)
             if size > _CHUNK_BYTES:
-                packed.write("".join(pending).encode("utf-8"))
+                packed.write(_encoded(pending))
                 pending, size = [], 0
-        packed.write("".join(pending).encode("utf-8"))
+        packed.write(_encoded(pending))
     return target.getvalue()
+
+
+def _encoded(pieces: list[str]) -> bytes:
+    return "".join(pieces).encode("utf-8", "backslashreplace")  # a lone surrogate becomes a JSON escape
 
 
 def _iter_pieces(value: Any, levels: int) -> Iterator[str]:

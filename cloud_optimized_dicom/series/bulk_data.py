@@ -33,7 +33,7 @@ class BulkDataPlace(NamedTuple):
         ValueError
             If the URI is anything else; those of older writers have no place in them.
         """
-        path, _, query = uri.partition("?")
+        path, _, query = uri.rpartition("?")  # the path of a datastore may have one, too
         nested = NestedUri.parse(path)
         fields = parse_qs(query)
         try:

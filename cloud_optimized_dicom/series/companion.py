@@ -15,7 +15,7 @@ from cloud_optimized_dicom.storage.base import Attributes, new_write_id
 from cloud_optimized_dicom.storage.payload import BytesPayload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cloud_optimized_dicom.format.metadata.document import SeriesDocument
     from cloud_optimized_dicom.storage.base import ObjectStore
@@ -55,8 +55,14 @@ def find_thumbnail_name(key: SeriesKey, uri: str) -> str | None:
     return next((name for name in names if uri == name or uri.endswith(f"/{name}")), None)
 
 
-def settle_thumbnail(store: ObjectStore, key: SeriesKey, base: SeriesDocument, staged: StagedThumbnail | None) -> None:
-    """Write the object of a staged thumbnail, and delete that of the one before where it has another name.
+def settle_thumbnail(
+    store: ObjectStore,
+    key: SeriesKey,
+    base: SeriesDocument,
+    staged: StagedThumbnail | None,
+    renew: Callable[[], object],
+) -> None:
+    """Write the object of a staged thumbnail, and delete every other one.
 
     Parameters
     ----------
@@ -64,24 +70,37 @@ def settle_thumbnail(store: ObjectStore, key: SeriesKey, base: SeriesDocument, s
         The document that is about to be changed.
     staged
         None where the series will have no thumbnail.
+    renew
+        Proves that the lock is held, right before anything is changed: whoever lost it must not touch them.
 
     Notes
     -----
-    Called by the holder of the lock right before a commit that changes the document's field.  A thumbnail that shows
-    removed pixels is gone before the commit is decided, so that no crash can leave it behind.
+    Called by the holder of the lock right before a commit that changes the document's field, or takes pixels away.  A
+    thumbnail that shows removed pixels is gone before the commit is decided, so that no crash can leave it behind; also
+    one that no document names, because its writer died before it decided.
     """
     name = f"{thumbnail_stem(key)}.{staged.extension}" if staged is not None else None
-    before = base.find_field(THUMBNAIL)
-    uri = before.get("uri") if isinstance(before, dict) else None
-    old = find_thumbnail_name(key, uri) if isinstance(uri, str) else None
-    if old is not None and old != name:
+    present = {info.name: info for info in store.list(f"{thumbnail_stem(key)}.")}
+    doomed = {*present, *_named_beside_the_tar(key, base)} - {name}
+    if not doomed and staged is None:
+        return
+    renew()
+    for other in sorted(doomed):
         with suppress(ObjectNotFoundError):
-            store.delete(old)
+            store.delete(other)
     if staged is None or name is None:
         return
     payload, attributes = BytesPayload(staged.data), Attributes(content_type=staged.content_type)
-    present = store.find(name)
-    if present is None:
-        store.create(name, payload, write_id=new_write_id(), attributes=attributes)
+    if name in present:
+        version = present[name].version
+        store.replace(name, payload, version=version, write_id=new_write_id(), attributes=attributes)
     else:
-        store.replace(name, payload, version=present.version, write_id=new_write_id(), attributes=attributes)
+        store.create(name, payload, write_id=new_write_id(), attributes=attributes)
+
+
+def _named_beside_the_tar(key: SeriesKey, base: SeriesDocument) -> set[str]:
+    """Return the name of a thumbnail that a document names outside the series' folder."""
+    before = base.find_field(THUMBNAIL)
+    uri = before.get("uri") if isinstance(before, dict) else None
+    name = find_thumbnail_name(key, uri) if isinstance(uri, str) else None
+    return set() if name is None or name.startswith(f"{thumbnail_stem(key)}.") else {name}

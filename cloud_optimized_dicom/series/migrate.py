@@ -1,13 +1,16 @@
-"""Series of older writers brought to the present format, each by one commit; no byte of an instance changes."""
+"""Series of older writers brought to the present format, each by one commit; no byte of an instance changes.
+
+Or to the older one, for readers that know no other: records of version 1 then, all else as in the present one.
+"""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cloud_optimized_dicom.errors import CODError, ErrorLogExistsError
 from cloud_optimized_dicom.format.dicom_json import pack_header, unpack_header
 from cloud_optimized_dicom.format.metadata.record import VERSION
+from cloud_optimized_dicom.format.metadata.versions import INLINE_VERSION, dump_header, must_convert
 from cloud_optimized_dicom.format.offsets.codec import dump_offset_tables
 from cloud_optimized_dicom.lock.lease import LockOptions
 from cloud_optimized_dicom.series.findings import VerifyReport
@@ -21,17 +24,30 @@ from cloud_optimized_dicom.series.verify import raise_first_damage
 if TYPE_CHECKING:
     from cloud_optimized_dicom.format.metadata.document import SeriesDocument
     from cloud_optimized_dicom.model import InstanceRecord
+    from cloud_optimized_dicom.series.transaction import Transaction
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
     from cloud_optimized_dicom.uids import SeriesKey
 
 
+MetadataVersion = Literal["v1", "v2"]
+_RECORD_VERSIONS = {"v1": INLINE_VERSION, "v2": VERSION}
+
+
 def migrate_series(
-    store: ObjectStore, key: SeriesKey, *, dry_run: bool = False, wait_seconds: float = 0
+    store: ObjectStore,
+    key: SeriesKey,
+    *,
+    to: MetadataVersion | None = None,
+    dry_run: bool = False,
+    wait_seconds: float = 0,
 ) -> RepairResult:
     """Bring a series of an older writer to the present format, by one commit.
 
     Parameters
     ----------
+    to
+        "v1": with records of version 1, and later ones too, for readers that know no other.  "v2": with records of
+        version 2, where somebody asked for version 1 before.  None: version 2, unless somebody did.
     dry_run
         Take no lock and write nothing; the result's `actions` are what would be done.
 
@@ -43,12 +59,13 @@ def migrate_series(
     a series that was sealed.
 
     A series that needs nothing of this costs one read and one state; one that does is read whole first, and is left as
-    it is if anything in it is damaged or a writer holds it.
+    it is if anything in it is damaged or a writer holds it.  Nothing but the document is read where only the version
+    of the records changes; version 2 again gives the records that there were before version 1.
     """
     uri = store.url_of(key.folder)
     try:
         document, _ = read_document(store, key)
-        if not _is_older(document, store.find(key.tar)):
+        if document.record_version == _wanted_version(document, to) and not _is_older(document, store.find(key.tar)):
             return RepairResult(uri)
         if dry_run and store.find(key.error_log) is not None:
             raise ErrorLogExistsError(store.url_of(key.error_log))
@@ -57,7 +74,15 @@ def migrate_series(
     options = TransactionOptions(
         create_if_missing=False, locked=not dry_run, lock=LockOptions(wait_seconds=wait_seconds)
     )
-    return commit_staged(store, key, options, lambda transaction: _Migration(transaction).stage())
+    return commit_staged(store, key, options, lambda transaction: _Migration(transaction, to).stage())
+
+
+def _wanted_version(document: SeriesDocument, to: MetadataVersion | None) -> str:
+    if to is None:
+        return document.record_version
+    if to not in _RECORD_VERSIONS:
+        raise ValueError(f"metadata are brought to v1 or v2, not to {to!r}")
+    return _RECORD_VERSIONS[to]
 
 
 def _is_older(document: SeriesDocument, tar: ObjectInfo | None) -> bool:
@@ -69,7 +94,7 @@ def _is_older(document: SeriesDocument, tar: ObjectInfo | None) -> bool:
         return True
     if tar.size != document.members_end and not _is_sealed(document, tar):
         return True
-    return any(not _is_ours(record) for record in document.iter_records())
+    return any(not _is_ours(document, record) for record in document.iter_records())
 
 
 def _is_sealed(document: SeriesDocument, tar: ObjectInfo) -> bool:
@@ -77,17 +102,23 @@ def _is_sealed(document: SeriesDocument, tar: ObjectInfo) -> bool:
     return document.tar is not None and tar.size - document.members_end == END_BYTES
 
 
-def _is_ours(record: InstanceRecord) -> bool:
+def _is_ours(document: SeriesDocument, record: InstanceRecord) -> bool:
     table = record.frame_table
     lacks_table = record.has_pixeldata and (table is None or not table.trusted or table.crc32cs is None)
-    return _is_present(record) and not lacks_table
+    return _is_present(document, record) and not lacks_table
 
 
-def _is_present(record: InstanceRecord) -> bool:
-    return record.version.partition(".")[0] == VERSION.partition(".")[0]
+def _is_present(document: SeriesDocument, record: InstanceRecord) -> bool:
+    """Return whether a record is not of an older writer: a document of ours says if its records are of version 1."""
+    major = record.version.partition(".")[0]
+    return major in {VERSION.partition(".")[0], document.record_version.partition(".")[0]}
 
 
 class _Migration(Mending):
+    def __init__(self, transaction: Transaction, to: MetadataVersion | None) -> None:
+        super().__init__(transaction)
+        self._version = _wanted_version(self._document, to)
+
     def stage(self) -> list[str]:
         """Stage the whole migration; return what it does.
 
@@ -95,19 +126,36 @@ class _Migration(Mending):
         ------
         TarValidationError
             If anything is damaged: a new checksum would vouch for it.
+        MetadataError
+            If a record cannot be of the version that is asked for.
         """
         tar = self._transaction.base.tar
-        if tar is None:
+        actions = self._stage_facts(tar) if tar is not None and _is_older(self._document, tar) else []
+        return actions + self._stage_version()
+
+    def _stage_version(self) -> list[str]:
+        if self._document.record_version == self._version:
             return []
+        staged = self._transaction.document
+        count = sum(must_convert(staged.uri, uid, raw, self._version) for uid, raw in staged.instances.items())
+        self._transaction.set_record_version(self._version)
+        action = f"{_count(count, 'record')} converted to version {self._version}"
+        return [action if self._version == VERSION else f"{action}, as later ones will be"]
+
+    def _stage_facts(self, tar: ObjectInfo) -> list[str]:
         findings = Findings()
         records, _ = self._checked(tar, findings)
         uri, tar_uri = self._reader().store.url_of(self._reader().key.folder), self._reader().tar_uri
         raise_first_damage(VerifyReport(uri, len(records), 0, tuple(findings.found)), tar_uri)
-        older = [record for record in records if not _is_present(record)]
+        older = [record for record in records if not _is_present(self._document, record)]
         for record in older:
             self._convert(record)
-        rebuilt = [record for record in records if _is_present(record) and self._mend_table(record)]
-        actions = [f"{_count(len(older), 'record')} converted to version {VERSION}"] if older else []
+        present = [record for record in records if _is_present(self._document, record)]
+        rebuilt = [record for record in present if self._mend_table(record)]
+        what = f"{_count(len(older), 'record')} converted to version {VERSION}"
+        if self._version != VERSION:  # which they are only on their way
+            what = f"{_count(len(older), 'header')} made anew"
+        actions = [what] if older else []
         actions += [f"{_count(len(rebuilt), 'frame table')} rebuilt"] if rebuilt else []
         if not _is_sealed(self._document, tar) and self._transaction.drop_end_blocks():
             return [*actions, "end-of-archive blocks dropped, the tar's generation, size and CRC32C recorded"]
@@ -119,7 +167,7 @@ class _Migration(Mending):
         raw = self._document.instances[record.name_uid]
         facts = find_facts(self._reader(), record)
         if facts is None:  # nothing that we can read: what was on record is all there is
-            header = json.dumps(unpack_header(record.packed_header), ensure_ascii=False).encode("utf-8")
+            header = dump_header(unpack_header(record.packed_header))
             tables = raw.get("offset_tables")
         else:
             header, tables = facts.header, dump_offset_tables(facts.frame_table)

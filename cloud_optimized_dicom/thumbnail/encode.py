@@ -10,7 +10,7 @@ import numpy as np
 from cloud_optimized_dicom.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -47,8 +47,13 @@ def encode(pictures: Sequence[NDArray[np.uint8]]) -> Encoded:
     return Encoded(encode_mp4(pictures), "mp4", "video/mp4")
 
 
-def decode(data: bytes, extension: str) -> NDArray[np.uint8]:
+def decode(data: bytes, extension: str, wanted: Collection[int] | None = None) -> NDArray[np.uint8]:
     """Return the pictures of a file, of shape (pictures, rows, columns, 3).
+
+    Parameters
+    ----------
+    wanted
+        The numbers of those to return; None: all.  No others are ever in memory.
 
     Raises
     ------
@@ -57,7 +62,7 @@ def decode(data: bytes, extension: str) -> NDArray[np.uint8]:
     MissingDependencyError
         If the extra ``thumbnail`` is not installed.
     """
-    return _decode_mp4(data) if extension == "mp4" else _decode_jpeg(data)
+    return _decode_mp4(data, wanted) if extension == "mp4" else _decode_jpeg(data)
 
 
 def encode_jpeg(picture: NDArray[np.uint8]) -> bytes:
@@ -93,11 +98,13 @@ def in_colour(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return picture if picture.ndim > 2 else np.repeat(picture[:, :, np.newaxis], 3, axis=2)  # noqa: PLR2004 - a plane
 
 
-def _decode_mp4(data: bytes) -> NDArray[np.uint8]:
+def _decode_mp4(data: bytes, wanted: Collection[int] | None) -> NDArray[np.uint8]:
     av = require_av()
     try:
         with av.open(io.BytesIO(data)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            numbered = enumerate(container.decode(video=0))
+            shown = (frame for number, frame in numbered if wanted is None or number in wanted)
+            frames = [frame.to_ndarray(format="rgb24") for frame in shown]
     except (av.FFmpegError, IndexError) as error:
         raise ValueError("the video of a thumbnail is damaged") from error
     if not frames:

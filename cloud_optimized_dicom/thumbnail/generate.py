@@ -147,6 +147,39 @@ def make_thumbnail(
     return Made(_described(held, subjects, shown, f"{uri}.{file.extension}", file), file)
 
 
+def draw_frames(
+    frames: FrameReader, wanted: Sequence[tuple[InstanceRecord, int]], size: int, *, tar_uri: str
+) -> list[NDArray[np.uint8] | None]:
+    """Draw some frames of a series.
+
+    Parameters
+    ----------
+    wanted
+        Instances with pixel data, and 0-based frames of them.
+    size
+        The side of each picture, in pixels.
+
+    Returns
+    -------
+    list of (size, size) or (size, size, 3)
+        None in place of a frame that is not there, and of all frames of an instance one of which does not decode.
+
+    Raises
+    ------
+    HashMismatchError, MissingDependencyError
+        As :func:`make_thumbnail`.
+    """
+    require_pillow()
+    held = list({record.name_uid: record for record, _ in wanted}.values())
+    numbers = {record.name_uid: number for number, record in enumerate(held)}
+    canvas = _Canvas(size)
+    subjects = [_subject(frames, record, number, tar_uri, canvas) for number, record in enumerate(held)]
+    places = [_Place(numbers[record.name_uid], frame) for record, frame in wanted]
+    present = [place for place in places if (s := subjects[place.number]) is not None and place.frame < s.frames]
+    _draw(frames, held, subjects, present, canvas)
+    return [None if place.number in canvas.refused else canvas.pictures.get(place) for place in places]
+
+
 def _described(
     held: Sequence[InstanceRecord],
     subjects: Sequence[_Subject | None],

@@ -118,3 +118,13 @@ class ThumbnailCoordConverter:
             (row - a.top) * a.height / (a.bottom - a.top),
             (col - a.left) * a.width / (a.right - a.left),
         )
+
+    def original_to_thumbnail(self, original_coords: tuple[float, float]) -> tuple[float, float]:
+        """Return :meth:`to_thumbnail` of (x, y), as (x, y)."""
+        row, col = self.to_thumbnail(original_coords[1], original_coords[0])
+        return col, row
+
+    def thumbnail_to_original(self, thumbnail_coords: tuple[float, float]) -> tuple[float, float]:
+        """Return :meth:`to_original` of (x, y), as (x, y)."""
+        row, col = self.to_original(thumbnail_coords[1], thumbnail_coords[0])
+        return col, row

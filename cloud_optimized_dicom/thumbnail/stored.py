@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.errors import ObjectNotFoundError
@@ -26,6 +26,14 @@ def find_thumbnail_document(document: SeriesDocument) -> ThumbnailDocument | Non
     return described if described.shows(document.iter_records()) else None
 
 
+class StoredFile(NamedTuple):
+    """The file of a thumbnail, and what the document says of it."""
+
+    described: ThumbnailDocument
+    data: bytes
+    extension: str
+
+
 def find_thumbnail(store: ObjectStore, key: SeriesKey, document: SeriesDocument) -> Thumbnail | None:
     """Return the thumbnail of a series as its document has it, or None: one request at most.
 
@@ -39,6 +47,18 @@ def find_thumbnail(store: ObjectStore, key: SeriesKey, document: SeriesDocument)
     MissingDependencyError
         If the extra ``thumbnail`` is not installed.
     """
+    file = find_thumbnail_file(store, key, document)
+    if file is None:
+        return None
+    try:
+        pictures = decode(file.data, file.extension)
+    except ValueError:
+        return None
+    return Thumbnail(file.described, pictures) if len(pictures) == len(file.described.frames) else None
+
+
+def find_thumbnail_file(store: ObjectStore, key: SeriesKey, document: SeriesDocument) -> StoredFile | None:
+    """Return the file that a document means, or None, as :func:`find_thumbnail` does; it is not decoded."""
     described = find_thumbnail_document(document)
     name = find_thumbnail_name(key, described.uri) if described is not None else None
     if described is None or name is None:
@@ -49,8 +69,4 @@ def find_thumbnail(store: ObjectStore, key: SeriesKey, document: SeriesDocument)
         return None
     if described.crc32c is not None and (len(data), crc32c(data)) != (described.size, described.crc32c):
         return None
-    try:
-        pictures = decode(data, name.rpartition(".")[2])
-    except ValueError:
-        return None
-    return Thumbnail(described, pictures) if len(pictures) == len(described.frames) else None
+    return StoredFile(described, data, name.rpartition(".")[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cloud_optimized_dicom import CODObject, Datastore
+from cloud_optimized_dicom.cli.ingest import MeterHook
+from cloud_optimized_dicom.cli.output import Output
+from cloud_optimized_dicom.events import FileDone, IngestPlanned
 from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.testing.gcs_server import Fault, FaultKind, GcsServer
 from tests.cli.conftest import start
@@ -91,7 +95,7 @@ def wait_for_commit(store: Path, *, series: int) -> None:
 def test_an_interrupted_ingest_stores_whole_series_or_nothing(
     number: signal.Signals, code: int, one_series: str, tmp_path: Path, cod: Cod
 ) -> None:
-    """Ctrl-C while a series is waited for keeps what was committed, holds no lock, and leaves no temporary file."""
+    """Ctrl-C while a series is waited for keeps what was committed and tells it; no lock, no temporary file is left."""
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox/1.dcm").write_bytes(real_file("CT_small.dcm").read())
     (tmp_path / "inbox/2.dcm").write_bytes(real_file("98892001/CT5N/2062").read())
@@ -110,6 +114,7 @@ def test_an_interrupted_ingest_stores_whole_series_or_nothing(
         assert held.lock
     assert ended_code == code
     assert out == b""
+    assert err.splitlines()[0] == b"interrupted; until then 1 new, 0 same, 0 conflict, 0 error"
     assert b"Traceback" not in err
     assert not list((tmp_path / "temporary").iterdir())
     assert len(cod("ls", tmp_path / "store").out.splitlines()) == 2
@@ -117,7 +122,7 @@ def test_an_interrupted_ingest_stores_whole_series_or_nothing(
 
 
 def test_an_interrupted_ingest_releases_its_lock(server: GcsServer, inbox: Path) -> None:
-    """Ctrl-C while bytes go up stores nothing of the series and lets the next writer in at once."""
+    """Ctrl-C while bytes go up stores nothing of the series, says so, and lets the next writer in at once."""
     server.reset_counters()
     server.inject(Fault(FaultKind.STALL_BEFORE, "*", object_name=r"\.pending/", seconds=30))
     environment = {"STORAGE_EMULATOR_HOST": server.url}
@@ -126,6 +131,7 @@ def test_an_interrupted_ingest_releases_its_lock(server: GcsServer, inbox: Path)
     process.send_signal(signal.SIGINT)
     code, out, err = ended(process)
     assert (code, out) == (130, b"")
+    assert err.splitlines()[0] == b"interrupted; until then 0 new, 0 same, 0 conflict, 0 error"
     assert b"Traceback" not in err
     server.clear_faults()
     store = Datastore("gs://bucket/interrupted", server.client())
@@ -186,6 +192,15 @@ def test_a_commit_that_is_interrupted_is_released_or_recoverable(
     assert cod("verify", url).out.startswith("ok ")
 
 
+def wait_for_a_file(folder: Path) -> None:
+    """Wait until a first DICOM file is exported."""
+    for _ in range(1200):
+        if any(folder.rglob("*.dcm")):
+            return
+        time.sleep(0.05)
+    raise AssertionError("no file was exported")
+
+
 def test_an_interrupted_export_leaves_whole_files_only(server: GcsServer, inbox: Path, tmp_path: Path) -> None:
     """Ctrl-C while bytes come down leaves neither a part of a file nor a temporary one."""
     Datastore("gs://bucket/export", server.client()).ingest([inbox])
@@ -193,6 +208,7 @@ def test_an_interrupted_export_leaves_whole_files_only(server: GcsServer, inbox:
     server.inject(Fault(FaultKind.STALL_BEFORE, "*", object_name=r"\.tar$", skip=1, seconds=30))
     process = start("export", "gs://bucket/export", tmp_path / "out", STORAGE_EMULATOR_HOST=server.url)
     wait_for_fault(server, FaultKind.STALL_BEFORE)
+    wait_for_a_file(tmp_path / "out")
     process.send_signal(signal.SIGINT)
     code, out, err = ended(process)
     server.clear_faults()
@@ -243,7 +259,7 @@ def test_a_terminal_gets_a_bar_and_stdout_only_results(as_json: bool, inbox: Pat
     command = [sys.executable, "-m", "cloud_optimized_dicom.cli", "ingest", str(inbox), str(tmp_path / "store")]
     process = subprocess.Popen(
         [*command, *(["--json"] if as_json else [])],
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "160"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=secondary,
@@ -254,6 +270,7 @@ def test_a_terminal_gets_a_bar_and_stdout_only_results(as_json: bool, inbox: Pat
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert b"ingesting" in shown
+    assert b"7/7, 2 series, " in shown
     assert b"\x1b[" in shown
     assert b"\x1b" not in out
     assert b"notes.txt" not in shown
@@ -262,6 +279,22 @@ def test_a_terminal_gets_a_bar_and_stdout_only_results(as_json: bool, inbox: Pat
         assert out.count(b"\n") == 1
     else:
         assert out.decode().splitlines()[-1] == "6 new, 0 same, 0 conflict, 1 error; 2 series"
+
+
+def test_plain_lines_tell_files_series_bytes_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal, an ingest is told about in lines that have what the bar has."""
+    with Output(json=False).meter("ingesting", silent_seconds=0) as meter:
+        hook = MeterHook(meter)
+        hook(IngestPlanned(4, 8 << 20, complete=True))
+        for series in ("1.2", "1.2", "1.3"):
+            hook(FileDone("file.dcm", "new", 2 << 20, "1.1", series, "1.4"))
+    lines = capsys.readouterr().err.splitlines()
+    told = [re.fullmatch(r"ingesting: (.*), [0-9.]+ [KMGT]iB/s, 0:00:00 left", line) for line in lines]
+    assert [match and match[1] for match in told] == [
+        "1/4, 1 series, 2 MiB of 8 MiB",
+        "2/4, 1 series, 4 MiB of 8 MiB",
+        "3/4, 2 series, 6 MiB of 8 MiB",
+    ]
 
 
 def test_results_appear_above_the_bar_on_one_terminal(inbox: Path, tmp_path: Path, cod: Cod) -> None:

@@ -163,6 +163,7 @@ def test_info_counts_bytes_syntaxes_and_frames(inbox: Path, tmp_path: Path, cod:
         "instance_bytes": size,
         "tar_bytes": Path(f"{uri}.tar").stat().st_size,
         "transfer_syntaxes": [{"uid": "1.2.840.10008.1.2.4.50", "name": "JPEG Baseline (Process 1)", "instances": 1}],
+        "record_versions": {"2.0": 1},
         "frames": 30,
         "frame_access": {"one range per frame": 1},
         "lock": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import uuid
@@ -94,7 +95,16 @@ def published_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ``COD_PUBLISHED_VENV`` names a folder that keeps it from one session to the next.
     """
     kept = os.environ.get("COD_PUBLISHED_VENV")
-    return install_published(Path(kept) if kept else tmp_path_factory.mktemp("published") / "venv")
+    # Beside the folders of this run's test processes, which share it.
+    folder = Path(kept) if kept else tmp_path_factory.getbasetemp().parent / f"published-{_run_id()}"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return install_published(folder)
+
+
+def _run_id() -> str:
+    """Return a name of this run, the same in all its processes."""
+    return os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 
 
 @pytest.fixture(scope="session", params=["strict", "fake-gcs-server"])

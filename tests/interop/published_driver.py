@@ -46,8 +46,8 @@ def opened(order: Order, mode: str | None = None) -> CODObject:
 
 
 def instances(order: Order) -> list[Instance]:
-    """Return the files of an order."""
-    function = hashed if order.get("options", {}).get("hashed_uids") else None
+    """Return the files of an order, hashed as the series is, or as the order says."""
+    function = hashed if order.get("hash", order.get("options", {}).get("hashed_uids")) else None
     return [Instance(dicom_uri=path, uid_hash_func=function) for path in order["files"]]
 
 
@@ -103,6 +103,13 @@ def field(order: Order) -> Any:
         return cod.get_metadata_field(order["name"])
 
 
+def thumbnail(order: Order) -> Any:
+    """Return the shape of the thumbnail that the library shows, the stored one where it is right, and its mean grey."""
+    with opened(order, "r") as cod:
+        pictures = cod.get_thumbnail()
+        return {"shape": list(pictures.shape), "mean": float(pictures.mean())}
+
+
 def hold(order: Order) -> Any:
     """Take the lock, until told to let go."""
     HELD["cod"] = opened(order)
@@ -114,7 +121,7 @@ def let_go(order: Order) -> Any:
     HELD.pop("cod").__exit__(None, None, None)
 
 
-JOBS = {job.__name__: job for job in (write, read, headers, check, edit, field, hold, let_go)}
+JOBS = {job.__name__: job for job in (write, read, headers, check, edit, field, thumbnail, hold, let_go)}
 
 
 def main() -> None:

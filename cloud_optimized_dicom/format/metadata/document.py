@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.errors import InstanceNotFoundError, MetadataError
 from cloud_optimized_dicom.format.json_stream import dump_gzip, iter_text, parse_object
-from cloud_optimized_dicom.format.metadata.record import check_version, parse_record
+from cloud_optimized_dicom.format.metadata.record import VERSION, check_version, parse_record
+from cloud_optimized_dicom.format.metadata.versions import INLINE_VERSION, as_version
 from cloud_optimized_dicom.format.tar import padded
 from cloud_optimized_dicom.model import InstanceRecord, TarState
 
@@ -45,6 +46,8 @@ class Change:
         Custom fields at the top of the document.
     legacy_index
         What becomes of index.sqlite.  None: there is none, or it stays, and the document says so already.
+    record_version
+        The version that all records get, and later ones as well; None: the one that the document says.
     """
 
     add: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -52,10 +55,11 @@ class Change:
     set_fields: Mapping[str, Any] = field(default_factory=dict)
     remove_fields: tuple[str, ...] = ()
     legacy_index: IndexChange | None = None
+    record_version: str | None = None
 
     def __bool__(self) -> bool:
         changed = self.add or self.remove or self.set_fields or self.remove_fields
-        return bool(changed) or self.legacy_index is not None
+        return bool(changed) or self.legacy_index is not None or self.record_version is not None
 
     def dump(self) -> dict[str, Any]:
         """Return the change as JSON, but for the records it adds: a lock blob has those as its instances."""
@@ -63,13 +67,15 @@ class Change:
             "remove": list(self.remove),
             "fields": {"set": dict(self.set_fields), "remove": list(self.remove_fields)},
             "legacy_index": self.legacy_index,
+            "record_version": self.record_version,
         }
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any], add: Mapping[str, Mapping[str, Any]]) -> Change:
         """Return the change that :meth:`dump` gave, with the records that it adds."""
         fields = raw["fields"]
-        return cls(add, tuple(raw["remove"]), fields["set"], tuple(fields["remove"]), raw.get("legacy_index"))
+        own = raw.get("legacy_index"), raw.get("record_version")
+        return cls(add, tuple(raw["remove"]), fields["set"], tuple(fields["remove"]), *own)
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,11 @@ class SeriesDocument:
         return self.raw["cod"].get("legacy_index") is True
 
     @property
+    def record_version(self) -> str:
+        """The version that records are written in: 2, unless version 1 was asked for."""
+        return INLINE_VERSION if self.raw["cod"].get("record_version") == INLINE_VERSION else VERSION
+
+    @property
     def members_end(self) -> int:
         """Where the last recorded member ends within the tar, its padding included, in bytes."""
         return max((padded(record.span.stop) for record in self.iter_records()), default=0)
@@ -165,21 +176,33 @@ class SeriesDocument:
 
     def applied(self, change: Change, tar: TarState | None, write_id: str) -> SeriesDocument:
         """Return the document after a commit: changed, with the tar it leaves and its id at the end of the log."""
-        dropped = set(change.remove) - set(change.add)
-        instances = {uid: raw for uid, raw in self.instances.items() if uid not in dropped}
-        instances.update(change.add)
-        cod = {**self.raw["cod"], "instances": instances}
+        cod = {**self.raw["cod"], "instances": self._instances_after(change)}
         if tar is not None:
             cod["tar"] = _dump_tar(tar)
         if change.legacy_index is not None:
             cod["legacy_index"] = True
         if change.legacy_index == "drop":
             del cod["legacy_index"]
+        if change.record_version is not None:
+            cod["record_version"] = change.record_version
+        if change.record_version == VERSION:
+            del cod["record_version"]
         cod["commits"] = [*self.commits, write_id][-COMMITS_KEPT:]
         raw = {name: value for name, value in self.raw.items() if name not in change.remove_fields}
         raw.update(change.set_fields)
         raw["cod"] = cod
         return SeriesDocument(self.uri, raw)
+
+    def _instances_after(self, change: Change) -> dict[str, Mapping[str, Any]]:
+        dropped = set(change.remove) - set(change.add)
+        instances = {uid: raw for uid, raw in self.instances.items() if uid not in dropped}
+        instances.update(change.add)
+        version = change.record_version or self.record_version
+        if change.record_version is not None:
+            return {uid: as_version(raw, version) for uid, raw in instances.items()}
+        if version == INLINE_VERSION:  # records of version 1 that are none of ours stay as they are in other documents
+            instances.update({uid: as_version(instances[uid], version) for uid in change.add})
+        return instances
 
     def with_tar(self, tar: TarState) -> SeriesDocument:
         """Return the document with another state of the tar, and nothing else changed."""
