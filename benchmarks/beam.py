@@ -36,16 +36,20 @@ def measure_beam(bench: Workbench) -> Iterator[Row]:
     series = count // (_QUICK_INSTANCES if bench.scale.is_quick else _INSTANCES)
     name = f"{series} series of {count // series}"
     for kind in ("local", "gcs"):
-        yield _overhead(bench, table, count, kind, name)
+        # One process on either side: what is compared is the machinery, not how many processors each of them takes.
+        yield _overhead(bench, table, count, kind, f"{name} to {kind}", workers=1)
+        # And both as they are run where nobody says a word about processes: an ingest takes all processors then.
+        yield _overhead(bench, table, count, kind, f"{name} beside a default ingest to {kind}")
     yield _gain(bench, table, count, name)
 
 
-def _overhead(bench: Workbench, table: Path, count: int, kind: str, name: str) -> Row:
-    # One process on either side: what is compared is the machinery, not how many processors each of them takes.
+def _overhead(bench: Workbench, table: Path, count: int, kind: str, what: str, workers: int | None = None) -> Row:
+    """Return a pipeline as it runs by default, in one process, beside `Datastore.ingest` with so many."""
+
     def plain(_: int) -> None:
         rows = [row for row in iter_inventory(table) if isinstance(row, InventoryRow)]
         instances = [Instance(row.uri, hints=row.hints) for row in rows]
-        ingest(bench.datastore(bench.place(kind)), instances, count, workers=1)
+        ingest(bench.datastore(bench.place(kind)), instances, count, workers=workers)
 
     def pipeline(_: int) -> None:
         _run(bench, table, count, kind)
@@ -54,7 +58,8 @@ def _overhead(bench: Workbench, table: Path, count: int, kind: str, name: str) -
     if kind == "local":
         ours, floor = (replace(each, traffic=None) for each in (ours, floor))
     goals = (times_floor(ours, floor, _OVERHEAD),)
-    return Row("beam", f"{name} to {kind}", ours, floor, "Datastore.ingest(workers=1)", goals)
+    floor_is = "Datastore.ingest" + ("" if workers is None else f"(workers={workers})")
+    return Row("beam", what, ours, floor, floor_is, goals)
 
 
 def _gain(bench: Workbench, table: Path, count: int, name: str) -> Row:

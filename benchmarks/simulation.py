@@ -2,7 +2,8 @@
 
 Nothing is measured here and nothing is asked of a network.  What goes in: requests per commit, which a test compares
 with those that the strict server counts; list prices, with the day they were read; sizes of series, by default those of
-the NCI Imaging Data Commons; and how fast one worker is, which ``make bench`` measures and the command line is told.
+the NCI Imaging Data Commons; and how fast one worker is, which the command line is told.  Beside that stands what the
+figures in `docs/benchmarks.md` come to.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import argparse
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloud_optimized_dicom.bulk import HELD_BYTES, HELD_RECORD_BYTES
 from cloud_optimized_dicom.series.packing import MAX_SEGMENTS, SEGMENT_BYTES
+from cloud_optimized_dicom.testing.datasets.sizes import IDC_BYTES, IDC_INSTANCES, IDC_SERIES, SHARES, Quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 MEGABYTE = 10**6
 GIB = 1 << 30
@@ -101,21 +103,6 @@ class Stratum(NamedTuple):
     size_bytes: float
 
 
-class Quantiles(NamedTuple):
-    """What is known of a distribution: its sum over all series, and some of its quantiles; the largest is its end."""
-
-    total: float
-    least: float
-    p50: float
-    p90: float
-    p99: float
-    largest: float
-
-
-IDC_SERIES = 1_044_191
-IDC_INSTANCES = Quantiles(58_784_975, 1, 1, 161, 560, 91_980)
-IDC_BYTES = Quantiles(99.944892e12, 0.01e6, 15.49e6, 171.2e6, 1_288.6e6, 195_185e6)
-
 _PIECES = 200  # strata between two known quantiles
 
 
@@ -126,7 +113,7 @@ def strata(series: int, instances: Quantiles, size_bytes: Quantiles) -> list[Str
     -----
     The same series have the most instances and the most bytes: that makes more of hot series than there is.
     """
-    weights = [share / _PIECES for share in (0.5, 0.4, 0.09, 0.01) for _ in range(_PIECES)]
+    weights = [(high - low) / _PIECES for low, high in pairwise(SHARES) for _ in range(_PIECES)]
     counts = _fitted(series, weights, instances)
     sizes = _fitted(series, weights, size_bytes)
     return [Stratum(weight * series, count, size) for weight, count, size in zip(weights, counts, sizes, strict=True)]
@@ -144,10 +131,9 @@ def _fitted(series: int, weights: Sequence[float], known: Quantiles) -> list[flo
 
 
 def _curve(known: Quantiles, bend: float) -> Iterator[float]:
-    knots = known[1:]
-    for start, end in pairwise(knots):
+    for low, high in pairwise(SHARES):
         for piece in range(_PIECES):
-            yield start * (end / start) ** (((piece + 0.5) / _PIECES) ** bend)
+            yield known.at(low + (high - low) * (piece + 0.5) / _PIECES, bend)
 
 
 def strata_of_index(path: str | Path) -> list[Stratum]:
@@ -183,6 +169,47 @@ class Worker:
     round_trip_seconds: float = 0.05
     series_at_once: int = 8
     record_bytes: float = 1500
+
+
+FIGURES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+"""What `make bench` has measured."""
+
+_UNITS = {"s": 1.0, "ms": 1e-3, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+
+
+def read_figure(page: str, benchmark: str, what: str, column: str) -> float:
+    """Return a figure from the tables of a page like `docs/benchmarks.md`, in seconds or bytes.
+
+    Raises
+    ------
+    ValueError
+        If the page has no such row or column.
+    """
+    section = page.partition(f"\n### {benchmark}\n")[2].partition("\n### ")[0]
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
+    for row in table:
+        if row[0] == what and column in table[0]:
+            number, _, unit = row[table[0].index(column)].partition(" ")
+            return float(number) * _UNITS[unit]
+    raise ValueError(f"the figures have no {column} of {what} in {benchmark}")
+
+
+def measured_worker(page: str) -> Worker:
+    """Return a worker as the tables of `docs/benchmarks.md` show it: one process, on the machine that they tell of.
+
+    Notes
+    -----
+    An instance takes its inspection; a byte takes what else there is to storing 300 slices of a bucket in another one;
+    a record takes what the document of those slices has for each.
+    """
+    slices, name = 300, "CT300 from gs://"
+    instance_seconds = read_figure(page, "headers", "CT slice, all of its inspection", "wall")
+    byte_seconds = read_figure(page, "ingest-gcs", name, "wall") - slices * instance_seconds
+    return Worker(
+        read_figure(page, "ingest-gcs", name, "down") / byte_seconds / MEGABYTE,
+        1 / instance_seconds,
+        record_bytes=read_figure(page, "open", f"{slices} headers", "down") / slices,
+    )
 
 
 @dataclass(frozen=True)
@@ -272,7 +299,16 @@ def hot_of(stratum: Stratum, worker: Worker) -> Hot:
 # -- the command
 
 
-def lines_of(result: Result, prices: Prices) -> Iterator[str]:
+def measured_line(collection: Sequence[Stratum], prices: Prices, worker: Worker) -> str:
+    """Return the hours and the price of workers that are as fast as was measured."""
+    hours = simulate(collection, worker).worker_hours
+    return (
+        f"measured: {worker.megabytes_per_second:.0f} MB/s, {worker.instances_per_second:.0f} instances/s,"
+        f" {worker.record_bytes:.0f} bytes a record: {hours:,.0f} hours, {hours * prices.per_worker_hour:,.2f} USD"
+    )
+
+
+def lines_of(result: Result, prices: Prices, measured: str) -> Iterator[str]:
     """Yield what is printed."""
     yield f"{result.series:,.0f} series, {result.instances:,.0f} instances, {result.size_bytes / 1e12:.1f} TB"
     yield f"{result.commits:,.0f} commits, {result.metadata_bytes / 1e9:,.0f} GB of metadata"
@@ -290,6 +326,7 @@ def lines_of(result: Result, prices: Prices) -> Iterator[str]:
     month = result.size_bytes / GIB * prices.per_gib_month
     yield f"storage: {month:,.0f} USD a month; soft delete of the segments for 7 days: {month * 7 / 30:,.0f} USD"
     yield f"workers: {result.worker_hours:,.0f} hours, {result.worker_hours * prices.per_worker_hour:,.2f} USD"
+    yield measured
     hot = result.hottest
     yield f"{result.several_commits:,.0f} series are larger than what is gathered at a time; the hottest:"
     yield (
@@ -312,11 +349,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(value), default=value, help="default: %(default)s")
     parser.add_argument("--index", metavar="FILE", help="a Parquet table of series, in place of IDC's quantiles")
+    parser.add_argument("--figures", metavar="PAGE", type=Path, default=FIGURES, help="measured: default: %(default)s")
     options = vars(parser.parse_args(arguments))
-    index = options.pop("index")
+    index, page = options.pop("index"), options.pop("figures").read_text("utf-8")
     given = Prices(**{name: options.pop(name) for name in prices.__dataclass_fields__})
     collection = strata_of_index(index) if index else strata(IDC_SERIES, IDC_INSTANCES, IDC_BYTES)
-    print("\n".join(lines_of(simulate(collection, Worker(**options)), given)))
+    worker = Worker(**options)
+    measured = replace(
+        measured_worker(page), round_trip_seconds=worker.round_trip_seconds, series_at_once=worker.series_at_once
+    )
+    lines = lines_of(simulate(collection, worker), given, measured_line(collection, given, measured))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from cloud_optimized_dicom.beam import (
 from cloud_optimized_dicom.dicom.transcode.model import Target
 from cloud_optimized_dicom.errors import MissingDependencyError
 from cloud_optimized_dicom.ingest.inventory import parse_columns
+from cloud_optimized_dicom.uid_hashing import find_uid_hash
 from pipelines.over_series import add_switch, make_parser, run
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ def make_options() -> argparse.ArgumentParser:
     add_switch(parser, "--delete_sources", "delete what is stored and verified to be the very same bytes")
     add_switch(parser, "--treat_metadata_diffs_as_same", "take files with the stored pixels for stored")
     add("--compress", choices=[each.value for each in Target], help="recompress new instances to it, without loss")
+    add(
+        "--uid_hash",
+        metavar="MODULE:FUNCTION",
+        help="store under what this function makes of each UID; every worker imports it",
+    )
     add("--storage_class", metavar="CLASS", help="of new tars: NEARLINE, ARCHIVE ... (default: the bucket's)")
     add("--wait_seconds", type=float, default=IngestOptions.wait_seconds, help="for a series that another one writes")
     add("--lease_seconds", type=float, default=IngestOptions.lease_seconds, help="how long a dead worker's lock holds")
@@ -66,8 +72,9 @@ def parse(argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[s
     if not (known.inventory or known.source or known.bigquery_sql or known.bigquery_table):
         parser.error("what to store? Name an --inventory, a --source, or --bigquery_sql or --bigquery_table")
     try:
+        find_uid_hash(known.uid_hash)
         known.compress = parse_target(known.compress or False)
-    except MissingDependencyError as error:
+    except (MissingDependencyError, ValueError) as error:
         parser.error(str(error))
     return known, flags
 
@@ -82,11 +89,12 @@ def build(pipeline: beam.Pipeline, known: argparse.Namespace) -> Ingested:
         batch_bytes=known.batch_bytes,
         temp_dir=known.temp_dir,
         tar_storage_class=known.storage_class,
+        uid_hash_func=known.uid_hash,
     )
     asked = known.bigquery_sql or known.bigquery_table
     rows = BigQueryRows(known.bigquery_sql, known.bigquery_table) if asked else None
-    inventory = pipeline | "read" >> ReadInventory(known.inventory, known.columns, known.source, rows)
-    grouped = inventory.rows | "by series" >> GroupBySeries()
+    inventory = pipeline | "read" >> ReadInventory(known.inventory, known.columns, known.source, rows, known.uid_hash)
+    grouped = inventory.rows | "by series" >> GroupBySeries(known.uid_hash)
     done = grouped.series | "ingest" >> IngestSeries(known.store, options)
     dead = [inventory.dead_letters, grouped.dead_letters, done.dead_letters]
     if known.delete_sources:

@@ -25,6 +25,7 @@ def make_options() -> argparse.ArgumentParser:
     parser = make_parser("migrate", __doc__)
     add_selection(parser)
     add_switch(parser, "--dry_run", "say what would be done, and write nothing")
+    parser.add_argument("--to", choices=["v1", "v2"], help="the version of all records, v1 for readers of no other")
     parser.add_argument("--wait_seconds", type=float, default=60, help="for a series that another one writes")
     return parser
 
@@ -32,7 +33,7 @@ def make_options() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run it, print the counters, and return the exit code."""
     known, flags = make_options().parse_known_args(argv)
-    stage = MigrateSeries(known.store, dry_run=known.dry_run, wait_seconds=known.wait_seconds)
+    stage = MigrateSeries(known.store, to=known.to, dry_run=known.dry_run, wait_seconds=known.wait_seconds)
 
     def build(pipeline: beam.Pipeline) -> Done:
         return read_series(pipeline, known) | "migrate" >> stage  # type: ignore[no-any-return]

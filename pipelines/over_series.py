@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -17,7 +17,7 @@ from cloud_optimized_dicom.beam import ReadSeries, make_pipeline, read_counters
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cloud_optimized_dicom.beam import Done, Ingested
+    from cloud_optimized_dicom.beam import Done, FoundSeries, Ingested
 
 _EPILOG = """All other flags are Beam's.  More processes on this machine: --direct_running_mode=multi_processing
 --direct_num_workers=N.  Dataflow: --runner=DataflowRunner --project=P --region=R --temp_location=gs://B/tmp
@@ -51,21 +51,36 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     add(
         "--uids",
         metavar="FILE",
-        help="only these studies and series: a file, of any file system of Beam, with a UID a line",
+        help="only these studies, series and instances: a file, of any file system of Beam, with a UID a line",
     )
     add("--catalogue", metavar="URL", help="the catalogue that --sql asks")
     add("--sql", help="only the series, or instances, that the rows of this query name")
 
 
-def read_series(pipeline: beam.Pipeline, known: argparse.Namespace) -> Any:
-    """Return the series that the flags select."""
+def read_series(pipeline: beam.Pipeline, known: argparse.Namespace) -> FoundSeries:
+    """Return the series that the flags select; an empty list, or what is none, ends the program as wrong usage."""
     uids: frozenset[str] = frozenset()
     if known.uids:
         from cloud_optimized_dicom.export import parse_uids  # noqa: PLC0415 - few runs need it
 
-        with FileSystems.open(known.uids) as file:
-            uids = parse_uids(file.read().decode("utf-8"))
-    return pipeline | "series" >> ReadSeries(known.store, sorted(uids), known.catalogue, known.sql)
+        try:
+            with FileSystems.open(known.uids) as file:
+                uids = parse_uids(file.read().decode("utf-8"))
+        except (OSError, ValueError) as error:
+            refuse(f"--uids {known.uids}: {error}")
+        if not uids:
+            refuse(f"--uids {known.uids} holds no UID")
+    try:
+        stage = ReadSeries(known.store, sorted(uids), known.catalogue, known.sql)
+    except ValueError as error:
+        refuse(str(error))
+    return pipeline | "series" >> stage  # type: ignore[no-any-return]
+
+
+def refuse(reason: str) -> NoReturn:
+    """End the program as after a wrong flag."""
+    sys.stderr.write(f"error: {reason}\n")
+    raise SystemExit(2)
 
 
 def run(known: argparse.Namespace, flags: Sequence[str], build: Callable[[beam.Pipeline], Done | Ingested]) -> int:

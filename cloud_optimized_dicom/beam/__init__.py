@@ -25,7 +25,8 @@ from cloud_optimized_dicom.beam.migrate import MigrateSeries
 from cloud_optimized_dicom.beam.recover import RecoverSeries
 from cloud_optimized_dicom.beam.results import DEAD_LETTERS, RESULTS, RETRYABLE, DeadLetter, dead_letter
 from cloud_optimized_dicom.beam.running import make_pipeline
-from cloud_optimized_dicom.beam.series import Done, ReadSeries
+from cloud_optimized_dicom.beam.selection import ReadSeries
+from cloud_optimized_dicom.beam.series import Done, FoundSeries
 from cloud_optimized_dicom.beam.verify import VerifySeries
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "DeletedSource",
     "Done",
     "ExportSeries",
+    "FoundSeries",
     "GroupBySeries",
     "Grouped",
     "IngestOptions",

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import apache_beam as beam
 
 from cloud_optimized_dicom.beam.results import DEAD_LETTERS, RESULTS, dead_letter
+from cloud_optimized_dicom.errors import HashedUidsError, InvalidUidError
 from cloud_optimized_dicom.ingest.archives import SourceFailure
 from cloud_optimized_dicom.ingest.inventory import InventoryRow
 from cloud_optimized_dicom.ingest.inventory.rows import SAMPLE_ROWS, columns_of, parse_row
 from cloud_optimized_dicom.ingest.inventory.tables import Record
+from cloud_optimized_dicom.uid_hashing import find_uid_hash, hash_uid
+from cloud_optimized_dicom.uids import is_uid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from cloud_optimized_dicom.ingest.inventory.columns import Columns
+    from cloud_optimized_dicom.uid_hashing import UidHash
 
 _STAGE = "inventory"
-_UID = re.compile(r"[0-9.]{1,64}")
 _TABLE = "rows"  # what dead letters call a table that has no name
 
 
@@ -60,6 +62,8 @@ class MapRows(beam.PTransform):
     ----------
     columns
         Which column means what, where its name does not tell.
+    uid_hash_func
+        As of :class:`~cloud_optimized_dicom.beam.ingest.IngestOptions`; dead letters name rows by hashed UIDs then.
 
     Notes
     -----
@@ -67,17 +71,18 @@ class MapRows(beam.PTransform):
     Rows without a column that says where files are give one dead letter together.
     """
 
-    def __init__(self, columns: Mapping[str, str]) -> None:
+    def __init__(self, columns: Mapping[str, str], uid_hash_func: UidHash | str | None = None) -> None:
         super().__init__()
-        self._columns = dict(columns)
+        find_uid_hash(uid_hash_func)
+        self._columns, self._uid_hash_func = dict(columns), uid_hash_func
 
     def expand(self, rows: Any) -> Any:
         """Return rows and dead letters, by tag."""
         sample = rows | "sample" >> beam.combiners.Sample.FixedSizeGlobally(SAMPLE_ROWS)
         known = sample | "columns" >> beam.FlatMap(_resolved, self._columns).with_outputs(DEAD_LETTERS, main=RESULTS)
-        mapped = rows | "map" >> beam.FlatMap(_mapped, beam.pvalue.AsList(known[RESULTS])).with_output_types(
-            InventoryRow
-        ).with_outputs(DEAD_LETTERS, main=RESULTS)
+        mapped = rows | "map" >> beam.FlatMap(
+            _mapped, beam.pvalue.AsList(known[RESULTS]), self._uid_hash_func
+        ).with_output_types(InventoryRow).with_outputs(DEAD_LETTERS, main=RESULTS)
         dead = (known[DEAD_LETTERS], mapped[DEAD_LETTERS]) | "dead" >> beam.Flatten()
         return {RESULTS: mapped[RESULTS], DEAD_LETTERS: dead}
 
@@ -92,13 +97,22 @@ def _resolved(sample: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> 
         yield dead_letter(_STAGE, _TABLE, str(error))
 
 
-def _mapped(cells: Mapping[str, Any], known: Sequence[Columns]) -> Iterator[Any]:
+def _mapped(cells: Mapping[str, Any], known: Sequence[Columns], uid_hash_func: UidHash | str | None) -> Iterator[Any]:
     for columns in known:  # one, or none where a dead letter has told why
-        uid = cells.get(columns.instance_uid) if columns.instance_uid else None
-        # Nothing but a UID may be told, whatever that column holds.
-        place = f"row of instance {uid}" if _UID.fullmatch(str(uid)) else "row"
+        uid = _told_uid(cells.get(columns.instance_uid) if columns.instance_uid else None, find_uid_hash(uid_hash_func))
+        place = f"row of instance {uid}" if uid else "row"
         row = parse_row(place, columns, Record(place, dict(cells)))
         if isinstance(row, SourceFailure):
             yield dead_letter(_STAGE, row.uri, row.reason)
         elif row is not None:
             yield row
+
+
+def _told_uid(uid: Any, hash_function: UidHash | None) -> str | None:
+    """Return the UID that a row may be named by: nothing but a UID, whatever that column holds, and a hashed one."""
+    if not is_uid(uid):
+        return None
+    try:
+        return str(uid) if hash_function is None else hash_uid(hash_function, uid, "row")
+    except (HashedUidsError, InvalidUidError):
+        return None

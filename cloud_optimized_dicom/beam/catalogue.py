@@ -10,13 +10,15 @@ import apache_beam as beam
 from cloud_optimized_dicom.beam.counters import count
 from cloud_optimized_dicom.beam.results import DEAD_LETTERS, RESULTS, dead_letter
 from cloud_optimized_dicom.beam.series import Done
-from cloud_optimized_dicom.catalogue.partition import PartitionResult, PartitionTask, update_partition
+from cloud_optimized_dicom.beam.stores import StoresFn
+from cloud_optimized_dicom.catalogue.partition import PartitionTask, update_partition
 from cloud_optimized_dicom.catalogue.update import UpdatePlan, plan_update, publish_results
 from cloud_optimized_dicom.errors import PreconditionFailedError
-from cloud_optimized_dicom.storage.urls import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from cloud_optimized_dicom.catalogue.partition import PartitionResult
 
 _STAGE = "catalogue"
 _TASKS = "tasks"
@@ -51,14 +53,14 @@ class CatalogueSeries(beam.PTransform):
         planned = begin | beam.Create([None]) | "plan" >> beam.ParDo(self._plan).with_outputs(_TASKS, main=RESULTS)
         # Behind a shuffle a plan stays what it is, however often what follows is tried.
         plan = planned[RESULTS] | "keep the plan" >> beam.Reshuffle()
-        parts = planned[_TASKS] | "spread" >> beam.Reshuffle() | "update" >> beam.Map(_update) | beam.Reshuffle()
+        parts = planned[_TASKS] | "spread" >> beam.Reshuffle() | "update" >> beam.ParDo(_Update()) | beam.Reshuffle()
         published = plan | "publish" >> beam.FlatMap(_publish, beam.pvalue.AsList(parts)).with_outputs(
             DEAD_LETTERS, main=RESULTS
         )
         return Done(published[RESULTS], published[DEAD_LETTERS])
 
 
-class _Plan(beam.DoFn):
+class _Plan(StoresFn):
     def __init__(self, datastore_url: str, catalogue_url: str, partitions: int | None, rebuild: bool) -> None:  # noqa: FBT001
         super().__init__()
         self._datastore_url, self._catalogue_url = datastore_url, catalogue_url
@@ -66,18 +68,21 @@ class _Plan(beam.DoFn):
 
     def process(self, _: None) -> Iterator[Any]:
         """Yield what is to be done; the tasks, which name every series, one by one."""
-        stores = open_store(self._datastore_url), open_store(self._catalogue_url)
+        stores = self.stores.store(self._datastore_url), self.stores.store(self._catalogue_url)
         plan = plan_update(*stores, partitions=self._partitions, rebuild=self._rebuild)
         yield replace(plan, tasks=())
         for task in plan.tasks:
             yield beam.pvalue.TaggedOutput(_TASKS, task)
 
 
-def _update(task: PartitionTask) -> PartitionResult:
-    result = update_partition(task, _READERS)
-    count("series_read", result.read)
-    count("series_kept", result.kept)
-    return result
+class _Update(StoresFn):
+    def process(self, task: PartitionTask) -> Iterator[Any]:
+        """Bring a partition up to date, with the worker's connections and not those that travelled with the task."""
+        datastore, catalogue = (self.stores.store(store.url) for store in (task.datastore, task.catalogue))
+        result = update_partition(replace(task, datastore=datastore, catalogue=catalogue), _READERS)
+        count("series_read", result.read)
+        count("series_kept", result.kept)
+        yield result
 
 
 def _publish(plan: UpdatePlan, results: Iterable[PartitionResult]) -> Iterator[Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from cloud_optimized_dicom.beam.counters import count
-from cloud_optimized_dicom.beam.series import SeriesStage, SeriesWork, function_of
+from cloud_optimized_dicom.beam.series import SeriesStage, SeriesWork
 from cloud_optimized_dicom.catalogue.frames import FrameTable
 from cloud_optimized_dicom.export.copy import copy_series
 from cloud_optimized_dicom.ingest.report import is_retryable
+from cloud_optimized_dicom.uid_hashing import find_uid_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,8 +47,7 @@ class ExportSeries(SeriesStage):
     def __init__(
         self, datastore_url: str, destination_url: str, *, kind: Kind = "dicom", hash_uid: str | None = None
     ) -> None:
-        if hash_uid is not None:
-            function_of(hash_uid)
+        find_uid_hash(hash_uid)
         super().__init__(_Export(datastore_url, destination_url, kind, hash_uid))
 
 
@@ -59,11 +59,11 @@ class _Export(SeriesWork):
     def setup(self) -> None:
         """Open what the worker keeps."""
         super().setup()
-        self._hash = function_of(self._hash_uid) if self._hash_uid is not None else None
+        self._hash = find_uid_hash(self._hash_uid)
 
     def work(self, datastore: Datastore, selected: SelectedSeries) -> Iterator[Any]:
         """Yield what was done to a series, and what could not be had of it."""
-        destination = self._stores.store(self._destination_url)
+        destination = self.stores.store(self._destination_url)
         key, uids = selected
         if self._kind == "parquet":
             table = FrameTable(datastore.store, key, uids=uids, hash_uid=self._hash)

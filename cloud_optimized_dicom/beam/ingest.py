@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,17 +14,18 @@ from cloud_optimized_dicom.beam.counters import MetricsHook, count
 from cloud_optimized_dicom.beam.grouping import GroupKeyed
 from cloud_optimized_dicom.beam.results import DEAD_LETTERS, RESULTS, RETRYABLE, DeadLetter
 from cloud_optimized_dicom.beam.stores import WorkerStores
-from cloud_optimized_dicom.bulk import SERIES_AT_ONCE, BulkIngest, BulkOptions
-from cloud_optimized_dicom.errors import CODError
+from cloud_optimized_dicom.bulk import BulkIngest, BulkOptions
 from cloud_optimized_dicom.ingest.workshop import Workshop
 from cloud_optimized_dicom.lock.lease import LockOptions
-from cloud_optimized_dicom.series.maintenance import recover_series
+from cloud_optimized_dicom.uid_hashing import find_uid_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cloud_optimized_dicom.ingest.inventory import InventoryRow
-    from cloud_optimized_dicom.ingest.report import FileResult, IngestReport
+    from cloud_optimized_dicom.ingest.report import FileResult
+    from cloud_optimized_dicom.instance import Instance
+    from cloud_optimized_dicom.uid_hashing import UidHash
     from cloud_optimized_dicom.uids import SeriesKey
 
 _STAGE = "ingest"
@@ -53,6 +53,9 @@ class IngestOptions:
         Where copies of remote files go, up to twice `batch_bytes` for each thread that a worker has; None: the default.
     tar_storage_class
         Of new tars; None: the bucket's default.
+    uid_hash_func
+        For series of hashed UIDs, as of :meth:`Datastore.ingest`: a function that pickles, or ``module:function`` in a
+        module that every worker can import.  Rows are grouped by the same one.
     """
 
     append: AppendOptions = field(default_factory=AppendOptions)
@@ -64,6 +67,7 @@ class IngestOptions:
     batch_series: int = 64
     temp_dir: str | None = None
     tar_storage_class: str | None = None
+    uid_hash_func: UidHash | str | None = None
 
 
 class Ingested(NamedTuple):
@@ -92,6 +96,11 @@ class IngestSeries(beam.PTransform):
     datastore_url
         ``gs://bucket/prefix`` or a directory that all workers see.
 
+    Raises
+    ------
+    ValueError
+        If the options name a hash function that is none.
+
     Notes
     -----
     Idempotent: a file that is stored already is "same", so bundles may be retried, or run twice at the same time.
@@ -100,6 +109,7 @@ class IngestSeries(beam.PTransform):
     def __init__(self, datastore_url: str, options: IngestOptions | None = None) -> None:
         super().__init__()
         self._url, self._options = datastore_url, options or IngestOptions()
+        find_uid_hash(self._options.uid_hash_func)
 
     def expand(self, series: Any) -> Ingested:
         """Return results, dead letters, and what is left to be tried."""
@@ -166,20 +176,23 @@ class _Ingest(beam.DoFn):
 
     def setup(self) -> None:
         """Open what the worker keeps."""
-        self._exit = ExitStack()
+        self._exit, self._bundle = ExitStack(), ExitStack()
         self._stores = WorkerStores(self._options.temp_dir)
         self._exit.callback(self._stores.close)
-        # One process: the runner has as many workers as there are processors.
-        self._workshop = self._exit.enter_context(Workshop(self._stores.scratch, 1))
         self._hook = MetricsHook()
+        self._hash = find_uid_hash(self._options.uid_hash_func)
         self._batch = _Batch()
 
     def teardown(self) -> None:
         """Close it."""
+        self._bundle.close()
         self._exit.close()
 
     def start_bundle(self) -> None:
-        """Forget what a bundle that failed has left."""
+        """Forget what a bundle that failed has left; its workshop was stopped, for good."""
+        self._bundle.close()
+        # One process: the runner has as many workers as there are processors.
+        self._workshop = self._bundle.enter_context(Workshop(self._stores.scratch, 1))
         self._batch = _Batch()
 
     def process(
@@ -199,6 +212,7 @@ class _Ingest(beam.DoFn):
     def finish_bundle(self) -> Iterator[Any]:
         """Write the rest."""
         yield from self._write()
+        self._bundle.close()
 
     def _write(self) -> Iterator[Any]:
         batch, self._batch = self._batch, _Batch()
@@ -210,32 +224,21 @@ class _Ingest(beam.DoFn):
             self._options.tar_storage_class,
             held_bytes=self._options.batch_bytes,
             lease_seconds=self._options.lease_seconds,
+            # Behind its commit a dead worker leaves its lock: where all is stored no writer comes to take it away.
+            recovery_wait_seconds=max(self._options.wait_seconds, self._options.lease_seconds),
         )
         # A shuffle leaves no order; by name, what is read together lies together, and equal batches make equal tars.
         rows = sorted(batch.rows, key=lambda item: (item.key, item.row.uri))
         ingest = BulkIngest(self._stores.store(self._url), self._workshop, options, [self._hook])
-        report = ingest.run(self._stores.instance(item.row) for item in rows)
-        self._tidy(report)
+        report = ingest.run(self._instance(item.row) for item in rows)
         self._hook.flush()
         for item, result in zip(rows, report.files, strict=True):
             yield self._output(item, result)
 
-    def _tidy(self, report: IngestReport) -> None:
-        """Sweep what workers left that died behind their commit: where all is stored, no writer comes to do it."""
-        written = {result.series for result in report.files if result.outcome != "same"}
-        with ThreadPoolExecutor(SERIES_AT_ONCE) as pool:
-            for outcome in pool.map(self._recovered, [key for key in report.series if key not in written]):
-                if outcome != "nothing":
-                    self._hook.count(f"series_{outcome}")
-
-    def _recovered(self, key: SeriesKey) -> str:
-        options = self._options
-        store, wait_seconds = self._stores.store(self._url), max(options.wait_seconds, options.lease_seconds)
-        try:
-            found = recover_series(store, key, wait_seconds=wait_seconds, lease_seconds=options.lease_seconds)
-        except CODError:  # the next run, or `cod recover`, will do
-            return "failed"
-        return found.outcome
+    def _instance(self, row: InventoryRow) -> Instance:
+        instance = self._stores.instance(row)
+        instance.uid_hash_func = self._hash
+        return instance
 
     def _output(self, item: _Row, result: FileResult) -> Any:
         if result.outcome in {"new", "same"}:

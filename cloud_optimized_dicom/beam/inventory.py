@@ -8,17 +8,21 @@ import apache_beam as beam
 
 from cloud_optimized_dicom.beam.bigquery import MapRows
 from cloud_optimized_dicom.beam.results import DEAD_LETTERS, RESULTS, dead_letter
-from cloud_optimized_dicom.beam.stores import WorkerStores
+from cloud_optimized_dicom.beam.stores import StoresFn
 from cloud_optimized_dicom.errors import InventoryError, StorageError
 from cloud_optimized_dicom.hints import Hints
 from cloud_optimized_dicom.ingest.archives import SourceFailure, is_archive, refusal_of
 from cloud_optimized_dicom.ingest.inventory import InventoryRow, iter_inventory, iter_row_sources
+from cloud_optimized_dicom.ingest.public_uri import public_uri
 from cloud_optimized_dicom.ingest.sources import iter_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cloud_optimized_dicom.uid_hashing import UidHash
+
 _STAGE = "inventory"
+_NO_SECRETS = "pipelines record and pass on URIs without them; give the workers credentials instead"
 
 
 class Inventory(NamedTuple):
@@ -52,6 +56,9 @@ class ReadInventory(beam.PTransform):
     rows
         A transform that gives the rows of another table as dicts, whose keys are names of columns:
         :class:`~cloud_optimized_dicom.beam.bigquery.BigQueryRows`, or any of Beam's.
+    uid_hash_func
+        As of :class:`~cloud_optimized_dicom.beam.ingest.IngestOptions`; for the dead letters of such rows, which are
+        named by UIDs.  Hints stay those of the files.
     """
 
     def __init__(
@@ -60,10 +67,14 @@ class ReadInventory(beam.PTransform):
         columns: Mapping[str, str] | None = None,
         sources: Sequence[str] = (),
         rows: Any = None,
+        uid_hash_func: UidHash | str | None = None,
     ) -> None:
         super().__init__()
+        for place in (*tables, *sources):
+            if _holds_secrets(place):
+                raise ValueError(f"{public_uri(place)} was given with a password or signature: {_NO_SECRETS}")
         self._tables, self._columns, self._sources = tuple(tables), dict(columns or {}), tuple(sources)
-        self._rows = rows
+        self._rows, self._uid_hash_func = rows, uid_hash_func
 
     def expand(self, begin: Any) -> Inventory:
         """Return rows and dead letters."""
@@ -86,27 +97,21 @@ class ReadInventory(beam.PTransform):
         )
         found, dead = [rows[RESULTS], listed[RESULTS]], [each[DEAD_LETTERS] for each in (tables, rows, listed)]
         if self._rows is not None:
-            mapped = begin | "query" >> self._rows | "rows" >> MapRows(self._columns)
+            mapped = begin | "query" >> self._rows | "rows" >> MapRows(self._columns, self._uid_hash_func)
             found.append(mapped[RESULTS])
             dead.append(mapped[DEAD_LETTERS])
         return Inventory(found | "all rows" >> beam.Flatten(), dead | "all dead letters" >> beam.Flatten())
+
+
+def _holds_secrets(uri: str) -> bool:
+    return public_uri(uri) not in {uri, uri.partition("#")[0]}
 
 
 def _with_dead_letters(function: beam.DoFn) -> Any:
     return beam.ParDo(function).with_output_types(InventoryRow).with_outputs(DEAD_LETTERS, main=RESULTS)
 
 
-class _Reading(beam.DoFn):
-    """A function that opens sources."""
-
-    def setup(self) -> None:
-        self._stores = WorkerStores()
-
-    def teardown(self) -> None:
-        self._stores.close()
-
-
-class _FindTables(_Reading):
+class _FindTables(StoresFn):
     """From a place to the tables there."""
 
     def process(self, place: str) -> Iterator[Any]:
@@ -114,7 +119,7 @@ class _FindTables(_Reading):
             yield dead_letter(_STAGE, found.uri, found.reason) if isinstance(found, SourceFailure) else found.uri
 
 
-class _ReadTable(_Reading):
+class _ReadTable(StoresFn):
     """From a table to its rows, archives among them taken apart."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
@@ -138,28 +143,33 @@ class ExpandArchives(beam.PTransform):
         return Inventory(found[RESULTS], found[DEAD_LETTERS])
 
 
-class _Expand(_Reading):
+class _Expand(StoresFn):
     def process(self, row: InventoryRow) -> Iterator[Any]:
         if not is_archive(row.uri) and refusal_of(row.uri) is None:
             yield row
             return
-        for found in iter_row_sources(row, None, self._stores.sources, self._stores.scratch):
-            if isinstance(found, SourceFailure):
-                yield dead_letter(_STAGE, found.uri, found.reason)
-            else:
-                source, hints = found
-                yield InventoryRow(source.uri, hints)
+        if _holds_secrets(row.uri):
+            yield dead_letter(_STAGE, public_uri(row.uri), f"an archive with a password or signature: {_NO_SECRETS}")
+            return
+        with self.stores.folder() as folder:
+            for found in iter_row_sources(row, None, self.stores.sources, folder):
+                if isinstance(found, SourceFailure):
+                    yield dead_letter(_STAGE, found.uri, found.reason)
+                else:
+                    source, hints = found
+                    yield InventoryRow(source.uri, hints)
 
 
-class _ListSources(_Reading):
+class _ListSources(StoresFn):
     """From a place to the files there."""
 
     def process(self, place: str) -> Iterator[Any]:
         try:
-            for found in iter_sources([place], None, self._stores.scratch):
-                if isinstance(found, SourceFailure):
-                    yield dead_letter(_STAGE, found.uri, found.reason)
-                else:
-                    yield InventoryRow(found.uri, Hints(found.size, found.crc32c))
+            with self.stores.folder() as folder:
+                for found in iter_sources([place], None, folder):
+                    if isinstance(found, SourceFailure):
+                        yield dead_letter(_STAGE, found.uri, found.reason)
+                    else:
+                        yield InventoryRow(found.uri, Hints(found.size, found.crc32c))
         except StorageError as error:
             yield dead_letter(_STAGE, place, error.reason)

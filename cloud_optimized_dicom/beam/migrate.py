@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from cloud_optimized_dicom.catalogue.selection import SelectedSeries
     from cloud_optimized_dicom.datastore import Datastore
+    from cloud_optimized_dicom.series.migrate import MetadataVersion
 
 
 class MigrateSeries(SeriesStage):
@@ -19,28 +20,31 @@ class MigrateSeries(SeriesStage):
 
     Parameters
     ----------
+    to
+        As `Datastore.migrate`.
     dry_run
         Write nothing.
     wait_seconds
         How long to wait for a series that another writer holds; after that it is a retryable dead letter.
     """
 
-    def __init__(self, datastore_url: str, *, dry_run: bool = False, wait_seconds: float = 60) -> None:
-        super().__init__(_Migrate(datastore_url, dry_run, wait_seconds))
+    def __init__(
+        self, datastore_url: str, *, to: MetadataVersion | None = None, dry_run: bool = False, wait_seconds: float = 60
+    ) -> None:
+        super().__init__(_Migrate(datastore_url, {"to": to, "dry_run": dry_run, "wait_seconds": wait_seconds}))
 
 
 class _Migrate(SeriesWork):
-    def __init__(self, datastore_url: str, dry_run: bool, wait_seconds: float) -> None:  # noqa: FBT001
+    def __init__(self, datastore_url: str, options: dict[str, Any]) -> None:
         super().__init__("migrate", datastore_url)
-        self._dry_run, self._wait_seconds = dry_run, wait_seconds
+        self._options = options
 
     def work(self, datastore: Datastore, selected: SelectedSeries) -> Iterator[Any]:
         """Yield what was done to a series."""
-        results = datastore.migrate([selected.key], dry_run=self._dry_run, wait_seconds=self._wait_seconds)
-        for result in results:
+        for result in datastore.migrate([selected.key], **self._options):
             if result.reason is not None:
                 yield self.refusal(result.series_uri, result.reason, retryable=result.busy)
                 continue
-            done = "series_to_migrate" if self._dry_run else "series_migrated"
+            done = "series_to_migrate" if self._options["dry_run"] else "series_migrated"
             count(done if result.actions else "series_as_they_should_be")
             yield result

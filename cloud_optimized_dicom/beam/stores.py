@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import apache_beam as beam
 
 from cloud_optimized_dicom.ingest.sources import source_of
 from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.storage.urls import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cloud_optimized_dicom.ingest.inventory import InventoryRow
     from cloud_optimized_dicom.ingest.source_kinds import Source
     from cloud_optimized_dicom.storage.base import ObjectStore
@@ -34,6 +39,12 @@ class WorkerStores:
         self._opened: dict[str, ObjectStore] = {}
         self._sources: dict[str, ObjectStore] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="cod-beam-", dir=temp_dir)
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Give a folder for what one element needs; it is gone behind the block."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as name:
+            yield Path(name)
 
     @property
     def scratch(self) -> Path:
@@ -62,5 +73,19 @@ class WorkerStores:
         return self._sources
 
     def close(self) -> None:
-        """Delete the folder."""
+        """End all connections, and delete the folder."""
+        for store in (*self._opened.values(), *self._sources.values()):
+            store.close()
         self._scratch.cleanup()
+
+
+class StoresFn(beam.DoFn):
+    """A function that has stores: one set for all elements that a worker hands to it."""
+
+    def setup(self) -> None:
+        """Open what the worker keeps."""
+        self.stores = WorkerStores()
+
+    def teardown(self) -> None:
+        """Close it."""
+        self.stores.close()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class VerifySeries(SeriesStage):
-    """Verify series (of :class:`~cloud_optimized_dicom.beam.series.ReadSeries`, or keys); results: `VerifyReport`.
+    """Verify series (of :class:`~cloud_optimized_dicom.beam.selection.ReadSeries`, or keys); results: `VerifyReport`.
 
     Parameters
     ----------

@@ -75,6 +75,12 @@ class Outcome:
 
 def run_pipeline(build: Any, flags: Sequence[str] = ()) -> tuple[dict[str, list[Any]], dict[str, int]]:
     """Run what `build` adds to a pipeline; return what each of its named collections holds, and our counters."""
+    kept, result = finish_pipeline(build, flags)
+    return kept, read_counters(result)
+
+
+def finish_pipeline(build: Any, flags: Sequence[str] = ()) -> tuple[dict[str, list[Any]], Any]:
+    """Run what `build` adds to a pipeline; return what each of its named collections holds, and Beam's result."""
     pipeline = make_pipeline(PipelineOptions(list(flags)))
     kept = {}
     for name, values in build(pipeline).items():
@@ -82,7 +88,7 @@ def run_pipeline(build: Any, flags: Sequence[str] = ()) -> tuple[dict[str, list[
         values | f"keep {name}" >> beam.Map(kept[name].keep)
     result = pipeline.run()
     result.wait_until_finish()
-    return {name: values.all for name, values in kept.items()}, read_counters(result)
+    return {name: values.all for name, values in kept.items()}, result
 
 
 def run_ingest(
@@ -113,11 +119,12 @@ class Bucket:
 
     server: GcsServer
     name: str
+    folder: str = "store"
 
     @property
     def store(self) -> str:
         """The URL of the datastore."""
-        return f"gs://{self.name}/store"
+        return f"gs://{self.name}/{self.folder}"
 
     def put(self, name: str, data: bytes) -> str:
         """Upload an object, and return its URL."""

@@ -65,14 +65,3 @@ def test_the_command_and_the_pipeline_go_on_from_each_other(archive: Archive, tm
     (report,) = found["results"]
     assert (report.series, report.read, counters["dead_letters"]) == (7, 1, 1)
     assert [letter.subject for letter in found["dead_letters"]] == [archive.store.url_of(key.folder)]
-
-
-@pytest.mark.slow
-def test_worker_processes_build_the_same(archive: Archive, tmp_path: Path) -> None:
-    """Tasks and plans travel to worker processes."""
-    url = str(tmp_path / "tables")
-    flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    assert main(["--store", archive.store.url, "--catalogue", url, "--partitions", "3", *flags]) == 0
-    alone = memory()
-    update(archive, alone)
-    assert contents(open_store(url)) == contents(alone)

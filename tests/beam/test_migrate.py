@@ -39,10 +39,19 @@ def test_elements_that_come_twice_do_no_harm(tmp_path: Path) -> None:
     (key,) = datastore.series()
 
     def build(pipeline: beam.Pipeline) -> dict[str, object]:
-        twice = pipeline | ReadSeries(datastore.url) | beam.FlatMap(lambda one: [one, one])
+        twice = (pipeline | ReadSeries(datastore.url)).series | beam.FlatMap(lambda one: [one, one])
         return (twice | MigrateSeries(datastore.url))._asdict()  # type: ignore[no-any-return]
 
     found, _ = run_pipeline(build)
     assert sorted(bool(result.actions) for result in found["results"]) == [False, True]
     with datastore.open(key.study_uid, key.series_uid) as cod:
         assert len(cod.get_metadata()["cod"]["commits"]) == 1
+
+
+def test_series_are_brought_to_the_version_that_is_asked_for(tmp_path: Path) -> None:
+    """The option of the pipeline reaches every series."""
+    datastore = older(tmp_path, "v2-series")
+    (key,) = datastore.series()
+    assert main(["--store", datastore.url, "--to", "v1"]) == 0
+    with datastore.open(key.study_uid, key.series_uid) as cod:
+        assert {record["version"] for record in cod.get_metadata()["cod"]["instances"].values()} == {"1.0"}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from cloud_optimized_dicom import Datastore
 from cloud_optimized_dicom.beam import ReadSeries, RecoverSeries, VerifySeries
-from cloud_optimized_dicom.beam.series import function_of
 from pipelines.verify import main
 from tests.beam.conftest import run_pipeline
 from tests.core.test_golden_stores import GOLDEN
@@ -51,16 +50,6 @@ def test_every_series_has_a_report(tmp_path: Path) -> None:
     assert main(["--store", datastore.url, "--sample", "1"]) == 0
 
 
-def test_uids_select_series(tmp_path: Path) -> None:
-    """Only the studies and series that are named are looked at."""
-    datastore = older(tmp_path, *STORES)
-    first, second, *_ = datastore.series()
-    found, _ = run(VerifySeries(datastore.url), datastore.url, [first.study_uid, second.series_uid])
-    uris = {datastore.store.url_of(key.folder) for key in datastore.series()}
-    named = {datastore.store.url_of(key.folder) for key in (first, second)}
-    assert {report.series_uri for report in found["results"]} == named < uris
-
-
 def test_what_dead_writers_left_is_finished_or_named(tmp_path: Path) -> None:
     """A series with an older writer's lock is a retryable dead letter; the others have nothing to recover."""
     datastore = older(tmp_path, *STORES)
@@ -75,4 +64,3 @@ def test_stages_pickle() -> None:
     """A stage travels to workers by pickle, before anything is opened."""
     for stage in (VerifySeries("x", deep=True), RecoverSeries("x")):
         assert type(pickle.loads(pickle.dumps(stage))) is type(stage)
-    assert function_of("builtins:str") is str

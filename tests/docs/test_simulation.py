@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -13,9 +15,6 @@ from benchmarks.simulation import (
     APPEND,
     FETCH,
     FIRST_WRITE,
-    IDC_BYTES,
-    IDC_INSTANCES,
-    IDC_SERIES,
     NOTHING_NEW,
     OPEN_AND_FRAME,
     Operations,
@@ -25,13 +24,33 @@ from benchmarks.simulation import (
 )
 from cloud_optimized_dicom import Datastore
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
+from cloud_optimized_dicom.testing.datasets.sizes import IDC_BYTES, IDC_INSTANCES, IDC_SERIES
 from cloud_optimized_dicom.testing.gcs_server import GcsServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 WORKER = Worker(100, 500)
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+FIGURES = """
+### ingest-gcs
+
+| what | wall | floor | down |
+| --- | ---: | ---: | ---: |
+| CT300 from gs:// | 1.50 s | 1.00 s | 120.0 MB |
+
+### open
+
+| what | wall | down |
+| --- | ---: | ---: |
+| 300 headers | 75.0 ms | 210.0 kB |
+
+### headers
+
+| what | wall |
+| --- | ---: |
+| CT slice, all of its inspection | 1.0 ms |
+"""
 
 
 @pytest.fixture
@@ -116,3 +135,30 @@ def test_the_command_takes_prices_speeds_and_an_index(tmp_path: Path, capsys: py
     assert "workers: 1 hours, 7.00 USD" in printed
     (fetches,) = (line.split() for line in printed.splitlines() if line.startswith("fetch sources"))
     assert fetches[2:] == ["1,001", "0", "1,001", "1,001.00"]
+
+
+def test_a_measured_worker_is_as_fast_as_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of 1.5 s for 300 slices of 120 MB a slice takes 1 ms, the bytes the rest; a record is its part of a document."""
+    worker = simulation.measured_worker(FIGURES)
+    assert worker.megabytes_per_second == pytest.approx(100)
+    assert worker.instances_per_second == pytest.approx(1000)
+    assert worker.record_bytes == pytest.approx(700)
+    (tmp_path / "page.md").write_text(FIGURES, "utf-8")
+    parquet.write_table(pa.table({"instanceCount": [1], "series_size_MB": [360_000.0]}), tmp_path / "index.parquet")
+    options = ["--round-trip-seconds", "0", "--index", str(tmp_path / "index.parquet")]
+    options += ["--figures", str(tmp_path / "page.md"), "--per-worker-hour", "7"]
+    simulation.main(["--megabytes-per-second", "1", "--instances-per-second", "1", *options])
+    lines = capsys.readouterr().out.splitlines()
+    assert "workers: 100 hours, 700.00 USD" in lines
+    assert "measured: 100 MB/s, 1000 instances/s, 700 bytes a record: 1 hours, 7.00 USD" in lines
+    with pytest.raises(ValueError, match="no wall of CT slice"):
+        simulation.measured_worker(FIGURES.replace("CT slice", "MR slice"))
+
+
+def test_the_page_tells_the_hours_that_the_figures_come_to() -> None:
+    """What the page says in words is, within half of it, what follows from the last figures."""
+    collection = simulation.strata(IDC_SERIES, IDC_INSTANCES, IDC_BYTES)
+    worker = simulation.measured_worker((DOCS / "benchmarks.md").read_text("utf-8"))
+    told = re.search(r"about (\d+) hours of a machine", (DOCS / "simulation.md").read_text("utf-8"))
+    assert told is not None
+    assert float(told[1]) == pytest.approx(simulation.simulate(collection, worker).worker_hours, rel=0.5)

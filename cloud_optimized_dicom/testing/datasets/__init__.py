@@ -7,4 +7,5 @@ Deterministic: the same arguments give the same bytes.  The callers own the size
 - `large`: one instance of any size, written as a stream
 - `kinds`: small instances of every kind of pixel data and encoding
 - `damaged`: files that are broken or hostile
+- `sizes`: how many instances and bytes the series of a large collection have, and draws from that
 """
