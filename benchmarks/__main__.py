@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.data import QUICK, Scale
+from benchmarks.fetch import PACKAGES, fetch_real_files
 from benchmarks.reference import Reference
 from benchmarks.registry import BENCHMARKS, ORDER
 from benchmarks.report import dump_json, format_markdown, format_text, update_page
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _CACHE_HELP = (
     f"also measure {REQUIREMENT}, installed into FOLDER, which is kept (default: a temporary folder); takes minutes"
 )
+
+
+_FETCH_HELP = f"the same with those that {' and '.join(PACKAGES)} carry, downloaded into FOLDER by pip, once"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.rounds < 1:
             parser.error("--rounds is at least 1")
         scale = replace(scale, rounds=options.rounds)
+    if options.fetch is not None:
+        options.real = fetch_real_files(options.fetch)
     options.is_fresh = options.markdown is not None and not options.markdown.exists()
     rows = _run(options, scale)
     missed = [f"{row.benchmark}: {row.what}: {goal}" for row in rows for goal in row.goals if not goal.is_reached]
@@ -58,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables, or replace those of a page")
     parser.add_argument("--directory", type=Path, help="where data is made (default: the system's temporary folder)")
-    parser.add_argument("--real", type=Path, metavar="FOLDER", help="also ingest the real files in a folder")
+    more = parser.add_mutually_exclusive_group()
+    more.add_argument("--real", type=Path, metavar="FOLDER", help="also ingest the real files in a folder")
+    more.add_argument("--fetch", type=Path, metavar="FOLDER", help=_FETCH_HELP)
     parser.add_argument("--reference", nargs="?", type=Path, const=Path(), metavar="FOLDER", help=_CACHE_HELP)
     return parser
 

@@ -1,7 +1,9 @@
-"""Changing a series that is there: appending one instance, ingesting the same again, removing one."""
+"""Changing a series that is there: appending an instance, ingesting the same again, removing and editing one."""
 
 from __future__ import annotations
 
+from os import SEEK_END
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.figures import Goal, Row, Spent, at_least, at_most, requests_at_most, times_floor
@@ -12,7 +14,7 @@ from cloud_optimized_dicom import Hints, Instance
 from cloud_optimized_dicom.checksum import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from benchmarks.workbench import Workbench
     from cloud_optimized_dicom import CODObject, Datastore
@@ -89,7 +91,7 @@ def measure_reingest(bench: Workbench) -> Iterator[Row]:
 
         ours, least = _against_metadata(bench, series, work)
         bench.server.reset_counters()
-        work(0)
+        report = ingest(store, _claimed(claims), len(files.paths), "same")
         source_bytes = sum(
             record.bytes_out for record in bench.server.counters() if record.object_name.startswith("inbox/")
         )
@@ -98,7 +100,7 @@ def measure_reingest(bench: Workbench) -> Iterator[Row]:
             requests_at_most(ours, 2),
             at_most("bytes", "source bytes", source_bytes, 0),
             at_most("count", "locks", locks, 0),
-            at_least("count", "same", len(files.paths), len(files.paths)),
+            at_least("count", "same", report.count("same"), len(files.paths)),
         )
         yield Row("reingest", what, ours, least, "the metadata downloaded", goals, without_peak(reference), note=note)
         reference, note = None, ""
@@ -142,23 +144,43 @@ def _claimed(claims: dict[str, Any]) -> list[Instance]:
 @benchmark("remove", "one instance out of a series, beside one download and one upload of the tar")
 def measure_remove(bench: Workbench) -> Iterator[Row]:
     """Yield one row."""
+    yield _rewritten(bench, "remove", lambda cod, uid: cod.remove(uid))
+
+
+@benchmark("edit", "one instance rewritten as a local file, beside one download and one upload of the tar")
+def measure_edit(bench: Workbench) -> Iterator[Row]:
+    """Yield one row."""
+
+    def edit(cod: CODObject, uid: str) -> None:
+        with Path(cod.get_instance(uid).dicom_uri).open("r+b") as file:
+            file.seek(-1, SEEK_END)  # in the pixels
+            last = file.read(1)[0]
+            file.seek(-1, SEEK_END)
+            file.write(bytes([last ^ 1]))
+
+    yield _rewritten(bench, "edit", edit)
+
+
+def _rewritten(bench: Workbench, name: str, change: Callable[[CODObject, str], None]) -> Row:
+    """Return what it takes to change one instance of a series, another one in each round."""
     files = bench.data.ct
     store, series = bench.stored(files)
     uids = list(series.get_instances())
     copy, _ = bench.copy_to("gcs", files)
 
     def work(number: int) -> None:
-        with bench.reopened(store, series.key, "a") as cod:
-            cod.remove(uids[number])
+        with bench.reopened(store, series.key, "e" if name == "edit" else "a") as cod:
+            change(cod, uids[number])
 
     def floor(number: int) -> None:
         bench.download_parts(bench.object_of(series.tar_uri))
         copy(number)
 
     ours, least = bench.compare(work, floor, min(bench.scale.rounds, len(uids) - 2), is_warm=True)
-    reference, note = beside(bench, "remove", series.key, stored=files, uid=uids[0])
-    note = note or ("the reference has no call for it: it stores the others anew" if reference else "")
+    theirs = uids[-1 if name == "edit" else 0]  # what one job removed from its store, the next cannot edit
+    reference, note = beside(bench, name, series.key, stored=files, uid=theirs)
+    if reference and name == "remove":
+        note = "the reference has no call for it: it stores the others anew"
     floor_is = "the tar downloaded in parallel parts, its files uploaded as one object"
     goals = (times_floor(ours, least, 1.3),)
-    what = f"1 of {files.name}"
-    yield Row("remove", what, ours, least, floor_is, goals, without_peak(reference), note=note)
+    return Row(name, f"1 of {files.name}", ours, least, floor_is, goals, without_peak(reference), note=note)

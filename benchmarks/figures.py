@@ -65,12 +65,18 @@ class Spent:
         )
 
 
-Kind = Literal["requests", "bytes", "count", "time", "speed", "share", "memory"]
+Kind = Literal["requests", "bytes", "count", "time", "speed", "share", "memory", "beside"]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Something to reach; the exact kinds ("requests", "bytes", "count") hold on any machine."""
+    """Something to reach.
+
+    Notes
+    -----
+    The exact kinds ("requests", "bytes", "count") hold on any machine and for data of any size.  "beside" is a count,
+    too, but beside another's of the same run, and data may be so small that there is nothing to save.
+    """
 
     kind: Kind
     what: str

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.figures import Row, Spent, at_most, requests_at_most, times_floor
+from benchmarks.memory import MemorySampler
 from benchmarks.reference import beside, new_files, without_peak
 from benchmarks.registry import benchmark
 from benchmarks.workbench import BUCKET, ingest
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.data import Files
+    from benchmarks.figures import Goal
     from benchmarks.workbench import Workbench
 
-PEAK_MIB = 200
-_SAMPLE_SECONDS = 0.05
+PEAK_MB = 200
+_MIB_AS_MB = (1 << 20) / 1e6
 _CHILD = """
 import json, resource, sys, time
 from cloud_optimized_dicom import Datastore
@@ -115,7 +116,7 @@ def measure_memory(bench: Workbench) -> Iterator[Row]:
         for kind, source in ways[:1] if bench.scale.is_quick else ways:
             ours = in_child(bench, files, kind, source)
             where = "gs:// to gcs" if source.startswith("gs://") else f"disk to {kind}"
-            goals = (at_most("memory", "MiB", ours.peak_mib or 0, PEAK_MIB),)
+            goals = (_memory_goal(ours),)
             yield Row("memory", f"{files.name}, {where}", ours, goals=goals)
 
 
@@ -127,7 +128,7 @@ def measure_large(bench: Workbench) -> Iterator[Row]:
         ours, floor, floor_is = _against_copy(bench, files, kind, bench.scale.heavy_rounds)
         child = in_child(bench, files, kind, str(files.folder))
         ours = replace(ours, peak_mib=child.peak_mib, peak_with_workers_mib=child.peak_with_workers_mib)
-        goals = (times_floor(ours, floor, 1.5), at_most("memory", "MiB", ours.peak_mib or 0, PEAK_MIB))
+        goals = (times_floor(ours, floor, 1.5), _memory_goal(ours))
         reference, note = None, ""
         if kind == "gcs":
             key = bench.stored(files)[1].key
@@ -167,40 +168,14 @@ def in_child(bench: Workbench, files: Files, kind: str, source: str) -> Spent:
     root = str(Path(__file__).resolve().parents[1])
     environment = os.environ | {"STORAGE_EMULATOR_HOST": bench.server.url, "PYTHONPATH": root}
     bench.server.reset_counters()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        sampler = _Sampler(process.pid)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    with process, MemorySampler(process.pid) as sampler:
         output, _ = process.communicate()
-        sampler.stop()
     if process.returncode:
         raise RuntimeError("the process that ingests failed; its standard error says why")
     wall, cpu, peak = json.loads(output)
-    return Spent(wall, cpu, None, peak, max(peak, sampler.peak_mib))
+    return Spent(wall, cpu, None, peak, max(peak, sampler.peak_bytes / (1 << 20)))
 
 
-class _Sampler:
-    """Adds up the resident memory of a process and its descendants from time to time."""
-
-    def __init__(self, pid: int) -> None:
-        self.peak_mib = 0.0
-        self._pid, self._over = pid, threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Take no more samples."""
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(_SAMPLE_SECONDS):
-            self.peak_mib = max(self.peak_mib, _resident_mib(self._pid))
-
-
-def _resident_mib(pid: int) -> float:
-    folder = Path(f"/proc/{pid}")
-    try:
-        pages = int((folder / "statm").read_text(encoding="ascii").split()[1])
-        children = [child for task in (folder / "task").iterdir() for child in (task / "children").read_text().split()]
-    except (OSError, IndexError):  # it has ended
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20) + sum(_resident_mib(int(child)) for child in children)
+def _memory_goal(spent: Spent) -> Goal:
+    return at_most("memory", "MB with workers", (spent.peak_with_workers_mib or 0) * _MIB_AS_MB, PEAK_MB)

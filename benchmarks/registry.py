@@ -27,8 +27,8 @@ BENCHMARKS: dict[str, Benchmark] = {}
 """Filled by the modules that `benchmarks.suite` imports."""
 
 ORDER = (
-    *("ingest", "ingest-gcs", "real", "recompress", "append", "reingest", "remove", "large", "memory"),
-    *("open", "frames", "volume", "tools", "headers", "beam"),
+    *("ingest", "ingest-gcs", "real", "recompress", "append", "reingest", "remove", "edit"),
+    *("large", "memory", "open", "frames", "volume", "tools", "headers", "beam"),
 )
 """In which they run, and stand in the documentation."""
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from benchmarks.figures import Row
+from benchmarks.figures import Row, at_most
 from benchmarks.registry import benchmark
 from benchmarks.tools import Loose, cheapest, tools_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
+    from benchmarks.figures import Goal, Spent
+    from benchmarks.tools import Cost
     from benchmarks.workbench import Workbench
     from cloud_optimized_dicom import CODObject
     from cloud_optimized_dicom.series.virtual_file import OffsetTable as OffsetTableShown
@@ -41,7 +43,8 @@ def measure_tools(bench: Workbench) -> Iterator[Row]:
 
 
 def _measure_tool(bench: Workbench, tool: Callable[[BinaryIO], Any], series: CODObject, loose: Loose) -> Iterator[Row]:
-    chunk = cheapest(loose.costs(tool))
+    costs = loose.costs(tool)
+    chunk = cheapest(costs)
     expected = loose.open_and_read(tool, chunk)
     for way, shown in _WAYS:
         # A series anew for each round, so that none finds what the one before has kept.
@@ -59,7 +62,18 @@ def _measure_tool(bench: Workbench, tool: Callable[[BinaryIO], Any], series: COD
         seen = floor.traffic
         cost = f"{seen.requests} requests, {seen.bytes_down / 1e6:.2f} MB, {chunk} KiB chunks" if seen else ""
         floor_is = f"a loose object, opened with the best chunk size; {bench.latency_name}"
-        yield Row("tools", way, ours, floor, floor_is, note=f"loose: {cost}")
+        yield Row("tools", way, ours, floor, floor_is, _goals(ours, costs[chunk], costs), note=f"loose: {cost}")
+
+
+def _goals(ours: Spent, best: Cost, costs: Mapping[int, Cost]) -> tuple[Goal, ...]:
+    """Return the goals: fewer requests and bytes than at the best chunk size, and fewer requests than at any."""
+    requests, bytes_down = (ours.traffic.requests, ours.traffic.bytes_down) if ours.traffic else (0, 0)
+    fewest = min(cost.requests for cost in costs.values())
+    return (
+        at_most("beside", "requests", requests, best.requests - 1),
+        at_most("beside", "bytes down", bytes_down, best.bytes_down - 1),
+        at_most("beside", "requests, any chunk size", requests, fewest - 1),
+    )
 
 
 def _opened(bench: Workbench, series: CODObject) -> CODObject:

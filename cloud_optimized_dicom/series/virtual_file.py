@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from bisect import bisect_right
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
@@ -31,12 +31,14 @@ OffsetTable = Literal["extended"]
 """Which offset table a file shows that has none of its own kind."""
 
 _EXTENDED_TAGS = ("7FE00001", "7FE00002")
+_EXTENDED_LENGTHS = b"\xe0\x7f\x02\x00OV"
 _BUFFER_BYTES = 8 << 10
 _BLOCK_BYTES = 256 << 10
 _LARGEST_HEADER_BYTES = 16 << 20
-_LARGEST_WINDOW_BYTES = 4 << 20
+_LARGEST_WINDOW_BYTES = 16 << 20
+_LARGEST_WHOLE_READ_BYTES = 4 << 20
 _SMALL_TAIL_BYTES = 1 << 10
-_KEPT_BYTES = 32 << 20
+_KEPT_BYTES = 24 << 20
 _ROW_BYTES = 64 << 10
 _LONGEST_ROW_BYTES = 1 << 20
 _SHOWN_KEPT = 16
@@ -52,6 +54,8 @@ class FileLayout:
         Where each piece of the stored file begins, and its size at the end.  A piece is fetched and kept as a whole.
     frames
         Where the frames begin, if each of them is one item or none; else empty.
+    next_item
+        Where a frame behind the last one would begin, if its length is that of its item.
     blocks
         Which of the pieces are no whole header or frame, but blocks of something large.
     head
@@ -60,6 +64,7 @@ class FileLayout:
 
     pieces: tuple[int, ...]
     frames: tuple[int, ...] = ()
+    next_item: int = 0
     blocks: frozenset[int] = frozenset()
     head: bytes = b""
     cut: int = 0
@@ -84,13 +89,14 @@ class VirtualFile(io.RawIOBase):
 
     Notes
     -----
-    As any raw file it may return less than was asked for: what it has at no further cost.  The headers of items between
-    two frames are told from the frame table, so that a reader that goes from item to item moves no frame; they are told
-    only after the header was read and shows the first of them where the table says.
+    As any raw file it may return less than was asked for: what it has at no further cost.  The headers of the frames'
+    items are told from the frame table, so that a reader that goes from item to item moves no frame; they are told only
+    after the header was read and shows the first of them where the table says.  That of the last frame's item is told
+    where no Extended Offset Table gives the lengths, which are without an item's padding.
 
     A frame that is read by itself is fetched by itself.  Who goes on to its neighbour is given more with each request:
-    64 KiB, then twice as much each time; who then leaps ahead, as from one row of tiles to the next, is given a run as
-    long as the last one at once.
+    64 KiB, then twice as much each time, and four times as much from a row's length on, as nothing but a scan is as
+    long; who leaps ahead, as from one row of tiles to the next, is given a run as long as the last one at once.
     """
 
     def __init__(self, read: Callable[[ByteRange], bytes], layout: FileLayout, name: str = "") -> None:
@@ -100,7 +106,7 @@ class VirtualFile(io.RawIOBase):
         self._size = layout.pieces[-1] - layout.shift
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._kept_bytes = 0
-        self._tells_items = bool(layout.head)
+        self._items = self._told_items(b"") if layout.head else ()
         self._window = self._behind = 0
         self._run, self._expected = range(0), 1
         self._position = 0
@@ -154,7 +160,7 @@ class VirtualFile(io.RawIOBase):
         is_small = stop - start <= _BUFFER_BYTES
         if is_small and (known := self._item_header(start)):
             return known[: stop - start]
-        if stop - start > _LARGEST_WINDOW_BYTES:
+        if stop - start > _LARGEST_WHOLE_READ_BYTES:
             return self._piece_or_range(start, stop)
         number = self._number(start)
         self._note(number)
@@ -168,13 +174,17 @@ class VirtualFile(io.RawIOBase):
 
     def _item_header(self, position: int) -> bytes:
         """Return what is left, from `position`, of the item header that it lies in, where the frame table tells it."""
-        frames = self._layout.frames
-        after = bisect_right(frames, position)
-        # The last frame's item may end in padding that no table tells of.
-        if not self._tells_items or not 0 < after < len(frames) - 1 or position < frames[after] - HEADER_BYTES:
+        items = self._items
+        after = bisect_right(items, position)
+        if not 0 < after < len(items) - 1 or position < items[after] - HEADER_BYTES:
             return b""
-        header = item_header(frames[after + 1] - HEADER_BYTES - frames[after])
-        return header[position - frames[after] + HEADER_BYTES :]
+        header = item_header(items[after + 1] - HEADER_BYTES - items[after])
+        return header[position - items[after] + HEADER_BYTES :]
+
+    def _told_items(self, header: bytes) -> tuple[int, ...]:
+        """Return where items begin, and where the one behind the last would: its end, if that is known."""
+        is_padded = _EXTENDED_LENGTHS in header
+        return self._layout.frames + (() if is_padded else (self._layout.next_item,))
 
     # -- pieces
 
@@ -197,6 +207,8 @@ class VirtualFile(io.RawIOBase):
         run, pieces = self._run, self._layout.pieces
         if number in run or (number == 0 and 0 not in self._layout.blocks):  # the header is nobody's neighbour
             return
+        if number in self._kept and number != run.stop:  # who looks something up again does not leap
+            return
         if number == run.stop and run:
             self._run = range(run.start, number + 1)
             return
@@ -209,7 +221,8 @@ class VirtualFile(io.RawIOBase):
         pieces = self._layout.pieces
         if first == self._behind > 0 and len(self._run) > 1:
             least = _BLOCK_BYTES if last > first or pieces[first] in self._layout.blocks else _ROW_BYTES
-            self._window = min(max(2 * self._window, least), _LARGEST_WINDOW_BYTES)
+            growth = 4 if self._window >= _LONGEST_ROW_BYTES >> 2 else 2
+            self._window = min(max(growth * self._window, least), _LARGEST_WINDOW_BYTES)
             last = max(last, self._number(min(pieces[first] + self._window, pieces[-1]) - 1))
         else:
             last = max(last, min(first + self._expected, len(pieces) - 1) - 1)
@@ -228,7 +241,8 @@ class VirtualFile(io.RawIOBase):
             self._kept_bytes -= len(self._kept.popitem(last=False)[1])
         frames = self._layout.frames
         if number == 0 and len(frames) > 1:
-            self._tells_items = data.endswith(item_header(frames[1] - HEADER_BYTES - frames[0]))
+            is_told = data.endswith(item_header(frames[1] - HEADER_BYTES - frames[0]))
+            self._items = self._told_items(data) if is_told else ()
 
 
 class BufferedVirtualFile(io.BufferedIOBase):
@@ -260,6 +274,9 @@ class BufferedVirtualFile(io.BufferedIOBase):
         """Let go of what was fetched."""
         self._buffered.close()
         super().close()
+
+    def __del__(self) -> None:
+        """Close nothing: a method of the inner file may outlive this one, as in ``open_instance(uid).read()``."""
 
 
 def open_virtual_file(reader: SeriesReader, record: InstanceRecord, offset_table: OffsetTable | None) -> BinaryIO:
@@ -314,7 +331,7 @@ def _with_extended_table(
     head = plan_extended_head(read_bytes[: table.offsets[0]], table)
     if head is None:
         return layout, first
-    shown = FileLayout(layout.pieces, layout.frames, layout.blocks, head, table.offsets[0])
+    shown = replace(layout, head=head, cut=table.offsets[0])
     while len(reader.shown_tables) >= _SHOWN_KEPT:
         reader.shown_tables.pop(next(iter(reader.shown_tables)), None)
     reader.shown_tables[record.name_uid, record.crc32c] = shown
@@ -347,11 +364,13 @@ def plan_layout(size: int, table: FrameTable | None) -> FileLayout:
     """
     bounds: list[int] = [0, size]
     frames: tuple[int, ...] = ()
+    next_item = 0
     if size > WHOLE_BYTES and table is not None and table.rangeable and table.offsets:
         stops = [offset + length for offset, length in zip(table.offsets, table.lengths, strict=True)]
         last = stops[-1] if size - stops[-1] > _SMALL_TAIL_BYTES else size
         bounds = sorted({0, table.offsets[0], *stops[:-1], last, size})
-        frames = table.offsets if table.fragment_counts is None else ()
+        if table.fragment_counts is None:
+            frames, next_item = table.offsets, stops[-1] + HEADER_BYTES
     pieces: list[int] = []
     blocks: set[int] = set()
     for start, stop in pairwise(bounds):
@@ -361,4 +380,4 @@ def plan_layout(size: int, table: FrameTable | None) -> FileLayout:
         else:
             blocks.update(range(start, stop, _BLOCK_BYTES))
             pieces += range(start, stop, _BLOCK_BYTES)
-    return FileLayout((*pieces, size), frames, frozenset(blocks))
+    return FileLayout((*pieces, size), frames, next_item, frozenset(blocks))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.fetch import fetch_real_files, unpack_dicom
 from benchmarks.figures import Row, Spent, Traffic, at_least, at_most, requests_at_most, times_floor
 from benchmarks.registry import ORDER
 from benchmarks.report import BEGIN, END, dump_json, format_markdown, format_text, update_page
+from tests.realfiles import real_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +39,7 @@ ROWS = {
     "append": {"1 to CT6, CODObject", "1 to CT6, Datastore.ingest"},
     "reingest": {"CT6", "CT6, recompressed before", "CT6, CODObject"},
     "remove": {"1 of CT6"},
+    "edit": {"1 of CT6"},
     "large": {"one instance of 8 MiB to local", "one instance of 8 MiB to gcs", "one frame of it"},
     "memory": {"CT3, gs:// to gcs"},
     "open": {"6 headers", "1 instance"},
@@ -41,7 +47,11 @@ ROWS = {
     "volume": {"CT6", "CT6, 5 ms latency"},
     "tools": {"pydicom, empty table, as stored", "pydicom, empty table, shown a table"},
     "headers": {"US, 20 files", "all, 20 files", "CT slice, all of its inspection"},
-    "beam": {"6 series of 3 to local", "6 series of 3 to gcs", "6 series of 3, two worker processes to local"},
+    "beam": {
+        *("6 series of 3 to local", "6 series of 3 beside a default ingest to local"),
+        *("6 series of 3 to gcs", "6 series of 3 beside a default ingest to gcs"),
+        "6 series of 3, two worker processes to local",
+    },
 }
 UNCOUNTED = {"memory", "headers"}
 KNOWN = Row(
@@ -111,14 +121,15 @@ def test_a_run_prints_tables_and_the_sections_of_the_page(quick: Mapping[str, st
     assert "goals are reached" in quick["text"]
 
 
-def test_the_page_holds_sections_of_benchmarks() -> None:
-    """The documentation has figures of a run at full size, benchmark by benchmark in their order."""
+def test_the_page_has_figures_of_every_benchmark() -> None:
+    """The documentation has figures of a run at full size, benchmark by benchmark, all of them, in their order."""
     page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
-    headings = [line.removeprefix("### ") for line in page.splitlines() if line.startswith("### ")]
-    assert headings
-    assert headings == [name for name in ORDER if name in headings]
-    assert "CT300" in page
-    assert "CT6" not in page
+    sections = page.partition(BEGIN)[2].partition(END)[0].split("\n### ")[1:]
+    assert [section.partition("\n")[0] for section in sections] == list(ORDER)
+    for section in sections:
+        assert section.count("\n| ") > 2, "a head, a rule, and rows"
+    assert "| CT300" in page
+    assert [quick for quick in ("| CT6", "| 6 series", "| 2 files", "8 MiB") if quick in page] == []
 
 
 def test_a_missed_goal_is_said_to_be_missed() -> None:
@@ -156,6 +167,34 @@ def test_medians_and_goals_are_what_they_say() -> None:
     assert [requests_at_most(median, limit).is_reached for limit in (6, 7, 8)] == [False, True, True]
     assert [at_least("speed", "x", found, 8).is_reached for found in (7.9, 8.0, 8.1)] == [False, True, True]
     assert replace(KNOWN, floor=None).ratio is None
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_the_dicom_files_of_a_package_are_unpacked(kind: str, tmp_path: Path) -> None:
+    """Of a wheel or an sdist the DICOM files come out, whatever they are called, and nothing else."""
+    files = {"a/data/image.dcm": real_file("CT_small.dcm").read(), "b/IM1": real_file("MR_small.dcm").read()}
+    others = {"a/__init__.py": b"x = 1\n", "a/data/broken.dcm": bytes(200)}
+    archive = tmp_path / kind
+    if kind == "wheel":
+        with zipfile.ZipFile(archive, "w") as wheel:
+            for name, data in (files | others).items():
+                wheel.writestr(name, data)
+    else:
+        with tarfile.open(archive, "w:gz") as sdist:
+            for name, data in (files | others).items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                sdist.addfile(member, io.BytesIO(data))
+    written = unpack_dicom(archive, tmp_path / "unpacked")
+    assert [path.read_bytes() for path in written] == list(files.values())
+    assert sorted((tmp_path / "unpacked").iterdir()) == written
+
+
+def test_a_folder_that_was_fetched_is_not_fetched_again(tmp_path: Path) -> None:
+    """Where the files are already, pip is not asked."""
+    (tmp_path / "fetched").mkdir()
+    assert fetch_real_files(tmp_path) == tmp_path / "fetched"
+    assert list(tmp_path.iterdir()) == [tmp_path / "fetched"]
 
 
 def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,134 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 
-from cloud_optimized_dicom import Datastore, Instance
+from cloud_optimized_dicom import Datastore
 from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.cli.main import main
 from cloud_optimized_dicom.datasets import FrameDataset
 from cloud_optimized_dicom.errors import InstanceNotFoundError, StaleReadError
 from cloud_optimized_dicom.export import Selection, export_dicom
 from cloud_optimized_dicom.fsspec import CodFileSystem
-from cloud_optimized_dicom.storage.gcs_client import ClientRecipe
-from cloud_optimized_dicom.testing.datasets.series import CtSeries
-from cloud_optimized_dicom.testing.gcs_server import GcsServer
+from tests.read.beside import COMMITS, KEPT, PIXELS, SERIES, other_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-SERIES = CtSeries(8, rows=32, columns=32)
-KEPT = range(2, 5)
-"""Instances that are there all the time; 0 and 1 are now and then removed, 5 to 7 appended."""
-PIXELS = 32 * 32 * 2
-COMMITS = 8
-
-
-@dataclass(frozen=True)
-class Place:
-    """A datastore, and how it is reached from here, from another process and from a command line."""
-
-    url: str
-    client: Any
-    folder: Path
-    environment: dict[str, str]
-
-    def open(self, mode: Any = "r") -> Any:
-        """Open the series."""
-        return Datastore(self.url, self.client).open(SERIES.uids.study, SERIES.uids.series, mode)
-
-    def file(self, index: int) -> Path:
-        """Return a local file of an instance."""
-        path = self.folder / f"{index}.dcm"
-        if not path.exists():
-            path.write_bytes(SERIES.instance(index))
-        return path
-
-
-@pytest.fixture(params=["local", "gcs"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """Return the series on a file system, and on a strict server."""
-    folder = tmp_path / "files"
-    folder.mkdir()
-    with GcsServer() as server:
-        place = Place(str(tmp_path / "store"), None, folder, {})
-        if request.param == "gcs":
-            server.create_bucket("beside")
-            monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)  # for the command line, in this process
-            environment = {"STORAGE_EMULATOR_HOST": server.url}
-            place = Place("gs://beside/store", server.client(), folder, environment)
-        with place.open("w") as cod:
-            assert len(cod.append([Instance(place.file(index)) for index in range(5)]).new) == 5
-        for index in range(5, 8):
-            place.file(index)
-        yield place
-
-
-def write_on(url: str, folder: str, seed: int) -> None:
-    """Be the other process: change the series a number of times, and say so after each."""
-    client = ClientRecipe(anonymous=True).make() if url.startswith("gs://") else None
-    series = Datastore(url, client)
-    chance = random.Random(seed)
-    for number in range(COMMITS):
-        if number % 4 == 3:
-            write_anew(series, folder, chance)
-            sys.stdout.write(f"{number}\n")
-            sys.stdout.flush()
-            continue
-        with series.open(SERIES.uids.study, SERIES.uids.series, "a") as cod:
-            present = set(cod.get_metadata()["cod"]["instances"])
-            moving = [index for index in (0, 1, 5, 6, 7) if SERIES.instance_uid(index) in present]
-            absent = [index for index in (0, 1, 5, 6, 7) if index not in moving]
-            if absent and (number % 2 == 0 or not moving):
-                cod.append([Instance(f"{folder}/{chance.choice(absent)}.dcm")])
-            else:
-                cod.remove(SERIES.instance_uid(chance.choice(moving)))
-        sys.stdout.write(f"{number}\n")
-        sys.stdout.flush()
-
-
-def write_anew(series: Datastore, folder: str, chance: random.Random) -> None:
-    """Replace the series by the same instances in another order, so that all lie elsewhere."""
-    with series.open(SERIES.uids.study, SERIES.uids.series, "r") as cod:
-        uids = cod.get_metadata()["cod"]["instances"]
-        present = [index for index in range(8) if SERIES.instance_uid(index) in uids]
-    chance.shuffle(present)
-    with series.open(SERIES.uids.study, SERIES.uids.series, "w") as cod:
-        assert len(cod.append([Instance(f"{folder}/{index}.dcm") for index in present]).new) == len(present)
-
-
-@contextmanager
-def other_process(place: Place, seed: int) -> Iterator[subprocess.Popen[str]]:
-    """Run the other process; it must have done all its work well at the end."""
-    arguments = f"{place.url!r}, {str(place.folder)!r}, {seed}"
-    command = f"from tests.read.test_beside_a_process import write_on; write_on({arguments})"
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", command],
-        cwd=ROOT,
-        env=os.environ | place.environment | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-        process.communicate(timeout=120)
-        assert process.returncode == 0
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    from tests.read.beside import Place
 
 
 class Reader:

@@ -16,8 +16,7 @@ import pytest
 from cloud_optimized_dicom import CODObject, Instance
 from cloud_optimized_dicom.errors import TransientStorageError
 from cloud_optimized_dicom.storage.base import PARALLEL_READS
-from cloud_optimized_dicom.storage.memory import MemoryStore
-from cloud_optimized_dicom.testing.counting_store import CountingStore
+from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.testing.datasets import kinds
 from cloud_optimized_dicom.testing.datasets.base import Uids, make_uid
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
@@ -160,46 +159,51 @@ class WaveStore(InterceptingStore):
         return act()
 
 
-def waves_of(store: ObjectStore, series: CODObject, read: Callable[[CODObject], object]) -> tuple[int, int]:
-    """Return how many requests a read takes, and how many of them are waited for one after another."""
-
-    def opened(over: ObjectStore) -> CODObject:
-        return CODObject(over, None, series.key.study_uid, series.key.series_uid)
-
-    counting = CountingStore(store)
-    with opened(counting) as cod:
-        counting.reset()
+def waves_of(
+    server: GcsServer, folder: Path, files: list[bytes], read: Callable[[CODObject], object]
+) -> tuple[int, int, int]:
+    """Return what a read takes of the server: requests, bytes, and how many are waited for one after another."""
+    client = server.client()
+    store = open_store(f"gs://counts/{uuid.uuid4().hex}", client)
+    key = store_files(store.url, client, folder, files).key
+    with CODObject(store, None, key.study_uid, key.series_uid) as cod:
+        server.reset_counters()
         read(cod)
-    requests = len(counting.records)
-    assert set(counting.operations) == {"read"}
-    waves = WaveStore(store, requests)
-    with opened(waves) as cod:
+        records = server.counters()
+    assert {record.operation for record in records} == {"objects.download"}
+    waves = WaveStore(store, len(records))
+    with CODObject(waves, None, key.study_uid, key.series_uid) as cod:
+        server.reset_counters()
         read(cod)
-    return requests, waves.waves
+        assert len(server.counters()) == len(records), "in waves, or not, the requests are the same"
+    return len(records), sum(record.bytes_out for record in records), waves.waves
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_hundred_random_frames_are_four_round_trips(seed: int, tmp_path: Path) -> None:
+def test_a_hundred_random_frames_are_four_round_trips(seed: int, server: GcsServer, tmp_path: Path) -> None:
     """Of the requests for 100 random frames of 2000, no more than four are waited for one after another."""
-    store = MemoryStore(f"memory://{uuid.uuid4().hex}")
-    series = store_files(store, None, tmp_path / "files", [slide_instance(2000, "empty", tile_size=64)])
     wanted = random.Random(seed).sample(range(2000), 100)
+    sizes: list[int] = []
 
     def read(cod: CODObject) -> None:
         (uid,) = cod.get_instances()
-        assert len(cod.read_frames(uid, wanted)) == 100
+        frames = cod.read_frames(uid, wanted)
+        assert len(frames) == 100
+        sizes.append(sum(map(len, frames)))
 
-    requests, waves = waves_of(store, series, read)
+    files = [slide_instance(2000, "empty", tile_size=64)]
+    requests, size, waves = waves_of(server, tmp_path / "files", files, read)
     assert requests <= 100
+    assert size <= 1.3 * sizes[0]
     assert waves <= 4
 
 
-def test_a_volume_is_one_round_trip(tmp_path: Path) -> None:
-    """The requests of a volume of 300 slices, at most 16, are all under way at once."""
-    store = MemoryStore(f"memory://{uuid.uuid4().hex}")
-    series = store_files(store, None, tmp_path / "files", list(CtSeries(300, rows=128, columns=128)))
-    requests, waves = waves_of(store, series, CODObject.read_volume)
+def test_a_volume_is_one_round_trip(server: GcsServer, tmp_path: Path) -> None:
+    """The requests of a volume of 300 slices, at most 16, are all under way at once, and bring each byte once."""
+    files = list(CtSeries(300, rows=128, columns=128))
+    requests, size, waves = waves_of(server, tmp_path / "files", files, CODObject.read_volume)
     assert requests <= 16
+    assert size <= 1.05 * sum(map(len, files))
     assert waves == 1
 
 
