@@ -8,7 +8,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 SLOW_STAMP := $(VENV)/.installed-slow
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-slow check format bench clean
+.PHONY: help install demo test test-slow prove check format bench clean
 
 help: ## List the verbs
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,10 @@ test: $(DEV_STAMP) ## Run the fast tests
 
 # Three at a time on two processors: they wait for disks and leases as much as they compute.
 test-slow: $(SLOW_STAMP) ## Run the heavy tests (minutes, gigabytes)
-	$(PYTEST) -n 3 -m slow
+	$(PYTEST) -n 3 --dist worksteal -m "slow and not exhaustive"
+
+prove: $(DEV_STAMP) ## Run what even CI leaves out: the largest configurations of the model, gigabytes on the other store
+	$(PYTEST) -n 2 -m exhaustive
 
 check: $(DEV_STAMP) ## Lint, check formatting, types and the layers
 	$(BIN)/ruff check .

@@ -32,6 +32,16 @@ pytest.register_assert_rewrite(
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that may take longest first, so that no processor waits for one of them at the end."""
+
+    def allowed_seconds(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return float(marker.args[0]) if marker is not None else 0.0
+
+    items.sort(key=allowed_seconds, reverse=True)
+
+
 @pytest.fixture(scope="session")
 def gcs_endpoint() -> Iterator[str]:
     """Return the URL of a server of the Google Cloud Storage JSON API; it lives as long as the test process."""

@@ -25,6 +25,7 @@ from cloud_optimized_dicom.storage.memory import MemoryStore
 from cloud_optimized_dicom.storage.payload import BytesPayload
 from cloud_optimized_dicom.testing.scheduled_store import ScheduledStore
 from cloud_optimized_dicom.uids import SeriesKey
+from tests.limits import no_new_threads
 from tests.protocol.fleet import AHEAD_SECONDS, Files, Fleet, Write, attempt, before, has_decided
 
 if TYPE_CHECKING:
@@ -414,3 +415,12 @@ def test_released_lock_cannot_be_renewed(store: MemoryStore, fleet_files: Files)
     with pytest.raises(LockVerificationError):
         lock.renew()
     assert store.find(fleet_files.key.lock) is None
+
+
+def test_a_lock_that_cannot_be_renewed_is_let_go(store: MemoryStore, fleet_files: Files) -> None:
+    """Where no thread can be started to renew it, that is what the writer hears, and the lock is free again."""
+    key = fleet_files.key
+    with no_new_threads(), pytest.raises(RuntimeError, match="start new thread"):
+        begin(store, key)
+    assert list(store.list()) == []
+    begin(store, key).rollback()

@@ -59,9 +59,14 @@ def test_model_with_one_fault(config: str) -> None:
     assert assert_no_violation(config, "--faults", "1") > 40_000
 
 
+LARGEST = ["append-append", "three-first", "three-writers"]  # 10 to 15 M states each, minutes on one processor
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("config", model.CONFIGS)
+@pytest.mark.parametrize(
+    "config", [pytest.param(name, marks=pytest.mark.exhaustive if name in LARGEST else ()) for name in model.CONFIGS]
+)
 def test_model_with_two_faults(config: str) -> None:
     """Every interleaving of the writers and a reader with any two faults keeps every invariant (up to 15 M states)."""
     assert assert_no_violation(config, "--faults", "2") > 700_000
