@@ -1,6 +1,7 @@
 """Cloud-Optimized DICOM: DICOM series on object storage, every frame one range request away."""
 
 from cloud_optimized_dicom.append import AppendResult
+from cloud_optimized_dicom.bounding_box import BoundingBox, PixelRedaction
 from cloud_optimized_dicom.cod_object import CODObject
 from cloud_optimized_dicom.datastore import Datastore
 from cloud_optimized_dicom.hints import Hints
@@ -10,6 +11,7 @@ from cloud_optimized_dicom.series.findings import Finding, VerifyReport
 
 __all__ = [
     "AppendResult",
+    "BoundingBox",
     "CODObject",
     "Datastore",
     "FileResult",
@@ -17,5 +19,6 @@ __all__ = [
     "Hints",
     "IngestReport",
     "Instance",
+    "PixelRedaction",
     "VerifyReport",
 ]
