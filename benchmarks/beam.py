@@ -38,13 +38,22 @@ def measure_beam(bench: Workbench) -> Iterator[Row]:
     for kind in ("local", "gcs"):
         # One process on either side: what is compared is the machinery, not how many processors each of them takes.
         yield _overhead(bench, table, count, kind, f"{name} to {kind}", workers=1)
-        # And both as they are run where nobody says a word about processes: an ingest takes all processors then.
-        yield _overhead(bench, table, count, kind, f"{name} beside a default ingest to {kind}")
+        # And with as many as there are processors, which a default ingest takes by itself and a pipeline is told.
+        flags = ("--direct_running_mode=multi_processing", f"--direct_num_workers={processors()}")
+        yield _overhead(bench, table, count, kind, f"{name} beside a default ingest to {kind}", flags=flags)
     yield _gain(bench, table, count, name)
 
 
-def _overhead(bench: Workbench, table: Path, count: int, kind: str, what: str, workers: int | None = None) -> Row:
-    """Return a pipeline as it runs by default, in one process, beside `Datastore.ingest` with so many."""
+def _overhead(  # noqa: PLR0913, PLR0917 - one row in all its variants
+    bench: Workbench,
+    table: Path,
+    count: int,
+    kind: str,
+    what: str,
+    workers: int | None = None,
+    flags: tuple[str, ...] = (),
+) -> Row:
+    """Return a pipeline beside `Datastore.ingest` with as many processes."""
 
     def plain(_: int) -> None:
         rows = [row for row in iter_inventory(table) if isinstance(row, InventoryRow)]
@@ -52,7 +61,7 @@ def _overhead(bench: Workbench, table: Path, count: int, kind: str, what: str, w
         ingest(bench.datastore(bench.place(kind)), instances, count, workers=workers)
 
     def pipeline(_: int) -> None:
-        _run(bench, table, count, kind)
+        _run(bench, table, count, kind, *flags)
 
     ours, floor = bench.compare(pipeline, plain, bench.scale.heavy_rounds, is_warm=not bench.scale.is_quick)
     if kind == "local":

@@ -18,6 +18,7 @@ from cloud_optimized_dicom.hints import Hints
 from cloud_optimized_dicom.ingest.measure import SourcePayload, check_hints, with_bulk_data_base
 from cloud_optimized_dicom.ingest.pixels import Image, show_the_same
 from cloud_optimized_dicom.ingest.plan import equal_frames, known_by_hints, plan_instance
+from cloud_optimized_dicom.ingest.public_uri import public_uri
 from cloud_optimized_dicom.ingest.workshop import Job
 from cloud_optimized_dicom.model import InstanceRecord
 from cloud_optimized_dicom.series.packing import NewMember
@@ -145,7 +146,7 @@ class Appender:
                 outcome = self._consider(instance, prepared or instance.prepared, options)
             except (CODError, OSError, ValueError) as error:
                 result.errors.append((instance, error))
-                emit(self._hooks, FileDone(instance.dicom_uri, "error", 0, reason=reason_of(error)))
+                emit(self._hooks, FileDone(instance.original_path, "error", 0, reason=reason_of(error)))
                 continue
             lists[outcome].append(instance)
         self._check_series_size(options)
@@ -186,7 +187,9 @@ class Appender:
             uid = self._name_uid(instance, facts)
             self._check_original(instance, facts)
             compare = partial(self._same_pixels, prepared) if options.treat_metadata_diffs_as_same else None
-            outcome = plan_instance(facts, self._find(uid), compare)
+            found = self._find(uid)
+            is_stored = found is not None and found.identity == (facts.crc32c, facts.size)
+            outcome = plan_instance(facts, found, compare)
         except BaseException:
             prepared.discard()
             raise
@@ -196,7 +199,7 @@ class Appender:
             prepared.discard()
         if outcome == "conflict":
             self._note_conflict(instance, uid)
-        else:
+        elif outcome == "new" or is_stored:  # what has the pixels alone is not there: nothing of it may be deleted
             instance.stored_in(series, uid)
         self._done(instance, outcome, uid, facts.size)
         return outcome
@@ -204,7 +207,7 @@ class Appender:
     def _done(self, instance: Instance, outcome: Outcome, uid: str, size: int | None) -> None:
         reason = CONFLICT_REASON if outcome == "conflict" else None
         uids = self._key.study_uid, self._key.series_uid, uid
-        emit(self._hooks, FileDone(instance.dicom_uri, outcome, size or 0, *uids, reason))
+        emit(self._hooks, FileDone(instance.original_path, outcome, size or 0, *uids, reason))
 
     def _hinted_record(self, instance: Instance) -> InstanceRecord | None:
         if instance.hints.instance_uid is None or instance.hints.crc32c is None:
@@ -226,7 +229,7 @@ class Appender:
         found = hash_uid(facts.study_uid), hash_uid(facts.series_uid)
         if found != (self._key.study_uid, self._key.series_uid):
             names = f"study {found[0]}, series {found[1]}"
-            raise SeriesMismatchError(instance.dicom_uri, names, str(self._key))
+            raise SeriesMismatchError(instance.original_path, names, str(self._key))
         return hash_uid(facts.instance_uid)
 
     def _check_original(self, instance: Instance, facts: DicomFacts) -> None:
@@ -241,13 +244,13 @@ class Appender:
             self._originals[own] = is_empty or own == first or own in stored
         if self._hashed and not self._originals[own]:
             raise HashedUidsError(
-                instance.dicom_uri, "its UIDs have the hashes of another series, which is stored there"
+                instance.original_path, "its UIDs have the hashes of another series, which is stored there"
             )
 
     def _stage(self, instance: Instance, prepared: Prepared, uid: str) -> None:
         facts, source = prepared.facts, prepared.source
         for problem in facts.problems:
-            emit(self._hooks, HeaderProblem(instance.dicom_uri, problem))
+            emit(self._hooks, HeaderProblem(instance.original_path, problem))
         record = InstanceRecord(
             name_uid=uid,
             instance_uid=facts.instance_uid,
@@ -262,7 +265,7 @@ class Appender:
             frame_table=facts.frame_table,
             version=VERSION,
             original_path=instance.original_path,
-            dependencies=tuple(instance.dependencies),
+            dependencies=tuple(map(public_uri, instance.dependencies)),
             modified=datetime.now(UTC),
         )
         path = source.local_path
@@ -279,10 +282,10 @@ class Appender:
         jobs = (((uid, instance), self._staged[uid].payload) for uid, instance in by_uid.items())
         for (uid, instance), outcome in self._workshop.transcode_all(jobs, target):
             if isinstance(outcome, Exception):
-                done = InstanceRecompressed(instance.dicom_uri, Reason.UNSUPPORTED.value, 0, reason_of(outcome))
+                done = InstanceRecompressed(instance.original_path, Reason.UNSUPPORTED.value, 0, reason_of(outcome))
             else:
                 detail = outcome.detail if isinstance(outcome, Kept) else ""
-                done = InstanceRecompressed(instance.dicom_uri, outcome.reason.value, outcome.saved_bytes, detail)
+                done = InstanceRecompressed(instance.original_path, outcome.reason.value, outcome.saved_bytes, detail)
             if isinstance(outcome, Recompressed):
                 self._replace(instance, self._staged[uid].record, outcome)
             emit(self._hooks, done)

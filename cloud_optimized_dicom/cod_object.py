@@ -205,14 +205,15 @@ class CODObject(SeriesSession):
             Without the codec that `compress` needs.
         """
         transaction = self._regrouping("append")
+        self._doomed = [(uid, path) for uid, path in self._doomed if uid in transaction.new]  # the others were removed
         sizes = max_instance_size * GIB, max_series_size * GIB
         options = AppendOptions(treat_metadata_diffs_as_same, *sizes, parse_target(compress))
         hooks = self._hooks if progress is None else (*self._hooks, progress)
         with Workshop(self._scratch(), workers) as workshop:
             result = Appender(transaction, self._stored_reader(), workshop, hooks).append(instances, options)
         if delete_local_origin:
-            paths = (instance.source.local_path for instance in result.new)
-            self._doomed += [path for path in paths if path is not None]
+            found = ((instance.record, instance.source.local_path) for instance in result.new)
+            self._doomed += [(record.name_uid, path) for record, path in found if record and path]
         return result
 
     def remove(self, instances: Iterable[Instance | str] | Instance | str) -> None:

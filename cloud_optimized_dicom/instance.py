@@ -150,11 +150,6 @@ class Instance(InstanceUids):
         return NestedUri.parse(self.dicom_uri) is not None
 
     @property
-    def original_path(self) -> str:
-        """The URI that the instance was made with, or was ingested from; it never changes."""
-        return self._original_path
-
-    @property
     def facts(self) -> DicomFacts | None:
         """What was measured so far; None before anything was."""
         return self._facts
@@ -288,12 +283,12 @@ class Instance(InstanceUids):
         if not self.dependencies:
             return []
         if self._place is None:
-            raise DependencyError(self.dicom_uri, "is not stored, so its dependencies are needed")
+            raise DependencyError(self.original_path, "is not stored, so its dependencies are needed")
         series, name_uid = self._place
         stored = verified_record(series, name_uid, self._record)
         client = self.transport_params.get("client", series.store.client)
         opened = partial(source_of, client=client, stores={})
-        owed = [(stored, self.dependencies)]
+        owed = [(replace(stored, original_path=self.original_path), self.dependencies)]
         return delete_dependencies(series.store, owed, opened, dryrun=dryrun, validate_blob_hash=validate_blob_hash)
 
     def take_place(self, path: Path) -> None:

@@ -24,8 +24,14 @@ class InstanceUids(ABC):
     dicom_uri: str
     hints: Hints
     uid_hash_func: UidHash | None
+    _original_path: str
     _record: InstanceRecord | None
     _reader: SeriesReader | None
+
+    @property
+    def original_path(self) -> str:
+        """The URI that the instance was made with, or was ingested from; it never changes."""
+        return self._original_path
 
     @abstractmethod
     def measured(self) -> DicomFacts:
@@ -66,10 +72,10 @@ class InstanceUids(ABC):
             If what the function returns is no UID.
         """
         if self.uid_hash_func is not None:
-            return hash_uid(self.uid_hash_func, uid, self.dicom_uri)
+            return hash_uid(self.uid_hash_func, uid, self.original_path)
         known = self._known_hashes
         if uid not in known:
-            raise HashedUidsError(self.dicom_uri, "it has no uid_hash_func")
+            raise HashedUidsError(self.original_path, "it has no uid_hash_func")
         return known[uid]
 
     @property
@@ -141,9 +147,10 @@ class InstanceUids(ABC):
             Otherwise: nothing is stored under other UIDs than was meant.
         """
         if hashed and not self.is_hashed:
-            raise HashedUidsError(self.dicom_uri, "it has no uid_hash_func, and the series is one of hashed UIDs")
+            raise HashedUidsError(self.original_path, "it has no uid_hash_func, and the series is one of hashed UIDs")
         if not hashed and self.uid_hash_func is not None:
-            raise HashedUidsError(self.dicom_uri, "it has a uid_hash_func, and the series is not one of hashed UIDs")
+            reason = "it has a uid_hash_func, and the series is not one of hashed UIDs"
+            raise HashedUidsError(self.original_path, reason)
 
     def told(self, error: Exception) -> Exception:
         """Return an error as it may be told of the instance: it names no UID that the instance is not stored under."""

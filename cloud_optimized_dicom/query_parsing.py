@@ -146,5 +146,5 @@ def _series_of(instance: Instance, client: Any) -> tuple[str, str] | None:
             instance.series_uid(trust_hints_if_available=True),
         )
     except (CODError, OSError, ValueError) as error:
-        _log.warning("left out %s: %s", instance.dicom_uri, type(error).__name__)
+        _log.warning("left out %s: %s", instance.original_path, type(error).__name__)
         return None

@@ -66,7 +66,7 @@ class SeriesSession(SeriesView):
         self._transaction: Transaction | None = None
         self._edit: SeriesEdit | None = None
         self._reader: SeriesReader | None = None
-        self._doomed: list[Path] = []
+        self._doomed: list[tuple[str, Path]] = []
 
     @property
     def mode(self) -> Mode:
@@ -98,6 +98,7 @@ class SeriesSession(SeriesView):
     ) -> None:
         transaction, self._transaction = self._transaction, None
         edit, self._edit = self._edit, None
+        doomed, self._doomed = self._doomed, []
         try:
             if transaction is None:
                 return
@@ -106,8 +107,9 @@ class SeriesSession(SeriesView):
                 return
             if edit is not None:
                 self._stage(edit, transaction)
+            paths = [path for uid, path in doomed if uid in transaction.new]
             transaction.commit(self._hooks)
-            for path in self._doomed:
+            for path in paths:
                 path.unlink(missing_ok=True)
         finally:
             self._reader = None

@@ -125,7 +125,8 @@ def _name(uid: str) -> str:
 
 def _look(instance: Instance) -> _Look:
     header = header_of(instance)
-    syntax = str(first_value(header, _TRANSFER_SYNTAX) or _NOT_RECORDED)
+    found = str(first_value(header, _TRANSFER_SYNTAX) or "")
+    syntax = found if is_uid(found) else _NOT_RECORDED  # an older writer's header may hold any text
     version = instance.record.version if instance.record else _NOT_RECORDED
     if not instance.has_pixeldata:
         return _Look(version, syntax, 0, "no pixel data")

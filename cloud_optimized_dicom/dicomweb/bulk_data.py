@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pydicom
+from pydicom.errors import InvalidDicomError
 
 from cloud_optimized_dicom.dicom.source import DEFLATED_SYNTAXES
+from cloud_optimized_dicom.errors import InstanceValidationError
 from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.bulk_data import BulkDataPlace, read_bulk_data
@@ -78,11 +81,14 @@ def read_value(reader: SeriesReader, record: InstanceRecord, asked: str) -> byte
     try:
         with reader.open_instance(record) as stream:
             found: Any = pydicom.dcmread(stream, force=True)
-            for step in asked[1:].split("/"):
-                found = found.value[int(step)] if hasattr(found, "VR") else found.get_item(int(step, 16))
-            value = found.value
+            *path, last = asked[1:].split("/")
+            for tag, item in zip(path[::2], path[1::2], strict=True):
+                found = found[int(tag, 16)].value[int(item)]
+            value = found.get_item(int(last, 16)).value
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError("the instance has no such value") from error
+    except (ValueError, EOFError, NotImplementedError, InvalidDicomError, struct.error):
+        raise InstanceValidationError(record.uri, "its dataset cannot be read") from None  # pydicom's text may quote it
     if not isinstance(value, bytes):
         raise ValueError("this value is no bulk data")  # noqa: TRY004 - of the request
     return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from cloud_optimized_dicom.dicom.frames import is_swapped
 from cloud_optimized_dicom.dicom.source import DEFLATED_SYNTAXES, EXPLICIT_BIG
-from cloud_optimized_dicom.format.dicom_json import first_value
+from cloud_optimized_dicom.format.dicom_json import first_value, without_non_finite
 from cloud_optimized_dicom.format.offsets.description import NATIVE_SYNTAXES
 
 if TYPE_CHECKING:
@@ -70,16 +69,8 @@ def json_response(headers: Sequence[Mapping[str, Any]]) -> DicomwebResponse:
     try:
         text = json.dumps(headers, ensure_ascii=False, allow_nan=False)
     except ValueError:  # an older writer's header: JSON has neither NaN nor infinity
-        text = json.dumps(_finite(headers), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(without_non_finite(headers), ensure_ascii=False, allow_nan=False)
     return DicomwebResponse(200, DICOM_JSON, text.encode())
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_dataset(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,12 @@ class Dicomweb:
         keys = self._datastore.series(asked.study_uid) if asked.key is None else iter([asked.key])
         found = False
         for key in keys:
-            reader = self._opened(key, fresh=True).reader
+            try:
+                reader = self._opened(key, fresh=True).reader
+            except CODObjectNotFoundError:  # of a study, one whose first write is under way
+                if asked.key is None:
+                    continue
+                raise
             if asked.instance_uid is not None:
                 yield self._header(key, reader.document.get(asked.instance_uid))
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -85,3 +86,12 @@ def number(header: Mapping[str, Any], tag: str) -> float | None:
         return float(first_value(header, tag))
     except (TypeError, ValueError):
         return None
+
+
+def without_non_finite(value: Any) -> Any:
+    """Return a JSON value with null for every NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_non_finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_non_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,7 @@ from cloud_optimized_dicom.errors import (
     LockAcquisitionError,
     LockVerificationError,
     SourceUnavailableError,
+    StaleReadError,
     TransientStorageError,
     WriteUnknownError,
 )
@@ -25,6 +26,7 @@ _PASSING = (
     LockAcquisitionError,
     LockVerificationError,
     CommitUnknownError,
+    StaleReadError,
     SourceUnavailableError,
     TransientStorageError,
     WriteUnknownError,

@@ -209,3 +209,18 @@ def test_a_file_that_changes_between_measuring_and_storing(stored: Open, files: 
     with stored("a") as cod:
         assert set(cod.get_instances()) == set(files.uids[:3])
         assert cod.verify().findings[0].kind == "lock-present"
+
+
+def test_what_is_removed_again_keeps_its_local_file(open_cod: Open, files: Files) -> None:
+    """Only the files of what was stored are deleted, not of what left the block, or of a block that failed."""
+    with open_cod("a") as cod:
+        cod.append(files.instances(0, 1), delete_local_origin=True)
+        cod.remove(files.uids[0])
+    assert [files.paths[index].exists() for index in (0, 1)] == [True, False]
+    cod = open_cod("a")
+    with pytest.raises(RuntimeError), cod:
+        cod.append(files.instances(2), delete_local_origin=True)
+        raise RuntimeError
+    with cod:
+        cod.add_metadata_field("site", "north")
+    assert files.paths[2].exists()

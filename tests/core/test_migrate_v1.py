@@ -301,3 +301,18 @@ def test_an_edited_series_stays_of_it(tmp_path: Path) -> None:
         append_tiny(tiny_store(tmp_path / "more"), tmp_path / "more", 3)
         assert len(cod.append([Instance(tmp_path / "more" / "3.dcm")], compress="rle").new) == 1
     check_version_1(store)
+
+
+def test_what_is_no_number_becomes_null(tmp_path: Path) -> None:
+    """A header with NaN, which an older writer could pack and no document can hold, comes to version 1 without it."""
+    store = tiny_store(tmp_path, 0, 1)
+
+    def spoil(document: dict[str, Any]) -> None:
+        record = document["cod"]["instances"][uid(1)]
+        header = unpack_header(record["metadata"]) | {"00181318": {"vr": "DS", "Value": [float("nan"), 1.5]}}
+        record["metadata"] = pack_header(json.dumps(header).encode())
+
+    edit_metadata(store, spoil)
+    assert migrate_series(store, KEY, to="v1").reason is None
+    assert records_of(store)[uid(1)]["metadata"]["00181318"]["Value"] == [None, 1.5]
+    assert verify_series(store, KEY).ok

@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pydicom
 import pytest
 
 from cloud_optimized_dicom import CODObject, Hints, Instance
@@ -186,7 +187,7 @@ def test_a_source_that_is_stored_gzipped(
 
 
 def test_what_it_costs(files: Files, tmp_path: Path) -> None:
-    """One instance: the document, its bytes, a look at the source, a deletion.  A series: two requests a source."""
+    """One instance: the document, its bytes, a look at the source, a deletion; a series: two requests a source."""
     with GcsServer() as server:
         server.create_bucket("bucket")
         inbox = Inbox("gs://bucket/inbox", server.client())
@@ -341,3 +342,35 @@ def test_what_is_about_to_be_removed_keeps_its_source(given: Given, inbox: Inbox
     assert inbox.names == ["0.dcm"]
     with open_cod("w") as cod:
         assert cod.delete_dependencies(dryrun=True) == []
+
+
+def test_the_file_that_was_given_again_is_compared_too(inbox: Inbox, files: Files, open_cod: Open) -> None:
+    """Of several dependencies, the one that this instance was read from is compared, whatever was stored first."""
+    first, again, part = (inbox.put(name, files.bytes(0)) for name in ("first.dcm", "again.dcm", "part.raw"))
+    with open_cod("w") as cod:
+        cod.append([inbox.instance(first, first, part)])
+    given_again = inbox.instance(again, again, part)
+    with open_cod("a") as cod:
+        assert cod.append([given_again]).same == [given_again]
+    inbox.put("again.dcm", b"another")
+    with pytest.raises(DependencyError, match="differs"):
+        given_again.delete_dependencies()
+    assert inbox.names == ["again.dcm", "first.dcm", "part.raw"]
+
+
+def test_what_is_stored_by_its_pixels_alone_keeps_its_source(
+    inbox: Inbox, files: Files, open_cod: Open, tmp_path: Path
+) -> None:
+    """A file that counts as the same though its header differs is stored nowhere."""
+    dataset = pydicom.dcmread(files.paths[0])
+    dataset.PatientID = "other"
+    dataset.save_as(tmp_path / "other.dcm")
+    other, part = inbox.put("other.dcm", (tmp_path / "other.dcm").read_bytes()), inbox.put("part.raw", b"part")
+    instance = inbox.instance(other, other, part)
+    with open_cod("w") as cod:
+        cod.append(files.instances(0))
+    with open_cod("a") as cod:
+        assert cod.append([instance], treat_metadata_diffs_as_same=True).same == [instance]
+    with pytest.raises(DependencyError, match="is not stored"):
+        instance.delete_dependencies()
+    assert inbox.names == ["other.dcm", "part.raw"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import uuid
@@ -9,8 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydicom
 import pytest
 from dicomweb_client import DICOMwebClient
+from pydicom.dataset import Dataset
 
 from cloud_optimized_dicom import CODObject, Datastore, Instance
 from cloud_optimized_dicom.dicomweb import Dicomweb, DicomwebRequest, handle_request
@@ -222,6 +225,31 @@ def test_large_values_are_requests(tmp_path: Path) -> None:
         assert handle_request(uri) == value
     response = Dicomweb(stored.url).respond(found[0][0])
     assert (response.parts[0].content_type, response.parts[0].body) == ("application/octet-stream", found[0][1])
+
+
+def test_a_value_in_a_sequence_of_any_length_is_found_by_its_tags(tmp_path: Path) -> None:
+    """The path of a value leads into sequences that are written with their length, and into such without."""
+    for is_undefined in (False, True):
+        dataset = pydicom.dcmread(io.BytesIO(CtSeries(1, 8, 8).instance(0)))
+        item = Dataset()
+        item.EncapsulatedDocument = b"%PDF"
+        dataset.ReferencedImageSequence = [item]
+        dataset["ReferencedImageSequence"].is_undefined_length = is_undefined
+        path = tmp_path / "in.dcm"
+        dataset.save_as(path)
+        url = f"memory://{uuid.uuid4().hex}"
+        (key,) = Datastore(url).ingest([path]).series
+        asked = f"{url}/{key}/instances/{dataset.SOPInstanceUID}/bulkdata/00081140/0/00420011"
+        assert handle_request(asked) == b"%PDF"
+
+
+def test_a_series_that_is_being_made_hides_no_other(study: str, gcs_client: Any, open_cod: Open) -> None:
+    """A study is answered while the first write to one more series of it is under way."""
+    cod = open_cod()
+    before = handle_request(f"{study}/metadata", gcs_client)
+    lock = SeriesKey(cod.key.study_uid, "1.2.3").lock
+    cod.store.create(lock, BytesPayload(b"{}"), write_id=new_write_id())
+    assert handle_request(f"{study}/metadata", gcs_client) == before
 
 
 def bulk_values(header: dict[str, Any], dataset: Any) -> Iterator[tuple[str, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import importlib
 import inspect
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pydicom
 import pytest
+import typer
 
 from cloud_optimized_dicom import CODObject, Datastore, Hints, Instance
+from cloud_optimized_dicom.cli.main import app
 from cloud_optimized_dicom.custom_offset_tables import get_multiframe_offset_tables
 from cloud_optimized_dicom.errors import MetadataError, StorageError
 from cloud_optimized_dicom.query_parsing import (
@@ -35,27 +38,29 @@ from tests.realfiles import real_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Module, name, and the parameters that people give by name or position, in their order.
+# Module, name, and the parameters: those that people give by name or position in their order, those behind "*" by name.
+# A default is here where the list of names has one.
 SERIES_PARAMETERS = """
-    datastore_path client study_uid series_uid mode sync_on_exit hashed_uids create_if_missing temp_dir override_errors
-    empty_lock_override_age
+    datastore_path client study_uid series_uid mode sync_on_exit=True hashed_uids=False create_if_missing=True
+    temp_dir=None override_errors=False empty_lock_override_age=None
+    * lease_seconds=120 wait_seconds=0 legacy_index=None hooks=()
+"""
+APPEND_PARAMETERS = """
+    self instances treat_metadata_diffs_as_same=False max_instance_size=10 max_series_size=100
+    delete_local_origin=False compress=False * progress=None workers=None
 """
 NAMES: list[tuple[str, str, str]] = [
     ("cod_object", "CODObject", SERIES_PARAMETERS),
     ("cod_object", "CODObject.from_uri", "uri client mode hashed_uids create_if_missing"),
-    (
-        "cod_object",
-        "CODObject.append",
-        "self instances treat_metadata_diffs_as_same max_instance_size max_series_size delete_local_origin compress",
-    ),
+    ("cod_object", "CODObject.append", APPEND_PARAMETERS),
     ("cod_object", "CODObject.remove", "self"),
     ("cod_object", "CODObject.truncate", "self instances"),
     ("cod_object", "CODObject.get_metadata", "self"),
-    ("cod_object", "CODObject.get_instances", "self strict_sorting"),
+    ("cod_object", "CODObject.get_instances", "self strict_sorting=True"),
     ("cod_object", "CODObject.get_instance", "self"),
     ("cod_object", "CODObject.get_instance_by_index", "self"),
     ("cod_object", "CODObject.open_instance", "self"),
-    ("cod_object", "CODObject.read_frames", "self uid frames"),
+    ("cod_object", "CODObject.read_frames", "self uid frames=None"),
     ("cod_object", "CODObject.read_frame_array", "self uid frame"),
     ("cod_object", "CODObject.read_volume", "self"),
     ("cod_object", "CODObject.iter_instances", "self batch_bytes"),
@@ -65,18 +70,22 @@ NAMES: list[tuple[str, str, str]] = [
     ("cod_object", "CODObject.integrity_check", "self"),
     ("cod_object", "CODObject.verify", "self"),
     ("cod_object", "CODObject.seal", "self"),
-    ("cod_object", "CODObject.add_metadata_field", "self name value overwrite_existing"),
+    ("cod_object", "CODObject.add_metadata_field", "self name value overwrite_existing=True"),
     ("cod_object", "CODObject.get_metadata_field", "self name"),
     ("cod_object", "CODObject.remove_metadata_field", "self name"),
-    ("cod_object", "CODObject.get_thumbnail", "self generate_if_missing instance_uid thumbnail_size"),
+    (
+        "cod_object",
+        "CODObject.get_thumbnail",
+        "self generate_if_missing=True instance_uid=None thumbnail_size=128",
+    ),
     ("cod_object", "CODObject.get_instance_by_thumbnail_index", "self"),
-    ("cod_object", "CODObject.redact_pixel_data", "self redactions reviewer fill_value"),
+    ("cod_object", "CODObject.redact_pixel_data", "self redactions * reviewer fill_value=None"),
     ("cod_object", "CODObject.upload_error_log", "self message"),
-    ("cod_object", "CODObject.delete_dependencies", "self dryrun validate_blob_hash"),
+    ("cod_object", "CODObject.delete_dependencies", "self dryrun=False validate_blob_hash=False"),
     ("cod_object", "CODObject.assert_instance_belongs_to_cod_object", "self instance"),
-    ("instance", "Instance", "dicom_uri dependencies hints transport_params uid_hash_func"),
+    ("instance", "Instance", "dicom_uri dependencies hints transport_params uid_hash_func=None"),
     *(
-        ("instance", f"Instance.{name}", "self trust_hints_if_available")
+        ("instance", f"Instance.{name}", "self trust_hints_if_available=False")
         for name in (
             *("size", "crc32c", "instance_uid", "series_uid", "study_uid"),
             *("hashed_instance_uid", "hashed_series_uid", "hashed_study_uid"),
@@ -84,13 +93,13 @@ NAMES: list[tuple[str, str, str]] = [
     ),
     *(("instance", f"Instance.{name}", "self") for name in ("open", "fetch", "validate")),
     ("instance", "Instance.get_instance_uid", "self hashed trust_hints_if_available"),
-    ("instance", "Instance.delete_dependencies", "self dryrun validate_blob_hash"),
+    ("instance", "Instance.delete_dependencies", "self dryrun=False validate_blob_hash=True"),
     ("hints", "Hints", "size crc32c instance_uid series_uid study_uid"),
     ("append", "AppendResult", "new same conflict errors"),
     ("series_metadata", "SeriesMetadata", "study_uid series_uid hashed_uids instances metadata_fields is_sorted"),
     ("thumbnail", "ThumbnailCoordConverter.from_anchors", "anchors"),
     ("bounding_box", "BoundingBox", "x y width height"),
-    ("bounding_box", "PixelRedaction", "box applies_to frames"),
+    ("bounding_box", "PixelRedaction", "box applies_to frames=None"),
     ("dicomweb", "handle_request", "request client"),
     ("query_parsing", "query_result_to_codobjects", "client query_result datastore_path validate_datastore_path mode"),
     ("query_parsing", "instances_to_codobj_tuples", "client instances datastore_path empty_lock_override_age mode"),
@@ -99,12 +108,13 @@ NAMES: list[tuple[str, str, str]] = [
     ("utils", "is_remote", "uri"),
     ("utils", "generate_ptr_crc32c", "ptr blocksize"),
     ("utils", "delete_uploaded_blobs", "client uris_to_delete"),
-    ("datastore", "Datastore", "path client"),
+    ("datastore", "Datastore", "path client=None"),
     *(
         ("datastore", f"Datastore.{name}", "self")
         for name in ("studies", "series", "open", "ingest", "verify", "recover", "locks")
     ),
 ]
+VERBS = "ingest ls info header get frame export verify recover locks unlock remove seal migrate thumbnail"
 PROPERTIES = {
     "CODObject": "mode lock lock_generation datastore_series_uri tar_uri metadata_uri index_uri error_log_uri",
     "Instance": "metadata has_pixeldata is_nested_in_tar",
@@ -122,13 +132,44 @@ ERRORS = """
 
 @pytest.mark.parametrize(("module", "name", "parameters"), NAMES, ids=lambda value: value if "." in value else None)
 def test_every_name_is_there_and_takes_its_parameters(module: str, name: str, parameters: str) -> None:
-    """Each name imports from its module and takes what it is given, in that order."""
+    """Each name imports from its module and takes what it is given, in that order, with the defaults of the list."""
     found: Any = importlib.import_module(f"cloud_optimized_dicom.{module}")
     for part in name.split("."):
         found = getattr(found, part)
-    wanted = parameters.split()
-    assert list(inspect.signature(found).parameters)[: len(wanted)] == wanted
+    taken = inspect.signature(found).parameters
+    in_order, _, by_name = parameters.partition("*")
+    wanted = [parameter.partition("=")[::2] for parameter in (*in_order.split(), *by_name.split())]
+    names = [name for name, _ in wanted]
+    assert list(taken)[: len(in_order.split())] == names[: len(in_order.split())]
+    assert set(names) <= set(taken)
+    for name, default in wanted:
+        if default:
+            expected = ast.literal_eval(default)
+            assert (taken[name].default, type(taken[name].default)) == (expected, type(expected)), name
     assert found.__doc__
+
+
+def test_an_instance_needs_a_uri_and_nothing_else(files: Files) -> None:
+    """What the list of names gives as empty is empty, and belongs to one instance alone."""
+    instance = Instance(files.paths[0])
+    assert (list(instance.dependencies), instance.hints) == ([], Hints())
+    assert not instance.transport_params
+    assert instance.size() == len(files.bytes(0))
+
+
+def test_every_verb_is_there() -> None:
+    """The command has each verb of the list of names; `serve` is to come."""
+    group: Any = typer.main.get_command(app)
+    assert set(VERBS.split()) <= set(group.commands)
+
+
+@pytest.mark.parametrize("mode", ["r", "w", "a", "e"])
+def test_a_datastore_on_s3_says_that_there_is_none_yet(mode: Any) -> None:
+    """A series on S3 is an error that names the scheme and those that there are, before anything is done."""
+    with pytest.raises(StorageError, match=r"no store for s3://; known are file://, gs://, memory:// and local paths"):
+        CODObject("s3://bucket/prefix", None, "1.2", "3.4", mode)
+    with pytest.raises(StorageError, match="no store for s3://"):
+        Datastore("s3://bucket/prefix")
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

@@ -15,6 +15,7 @@ from cloud_optimized_dicom.format.dicom_json import (
     first_value,
     pack_header,
     unpack_header,
+    without_non_finite,
 )
 from cloud_optimized_dicom.format.metadata.record import VERSION, parse_record, record_version
 
@@ -79,7 +80,8 @@ def _is_of(raw: Mapping[str, Any], version: str) -> bool:
 
 def _inlined(raw: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in raw.items() if name not in {*_NAMED, _HAS_PIXELDATA}}
-    return kept | {"metadata": unpack_header(raw["metadata"]), "version": INLINE_VERSION}
+    # An older writer's header may hold NaN or infinity, which no document may.
+    return kept | {"metadata": without_non_finite(unpack_header(raw["metadata"])), "version": INLINE_VERSION}
 
 
 def _packed(raw: Mapping[str, Any]) -> dict[str, Any]:
