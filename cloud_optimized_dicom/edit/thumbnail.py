@@ -70,16 +70,19 @@ def settle_thumbnail(transaction: Transaction, reader: SeriesReader, edited: Seq
 
     Notes
     -----
-    It is dropped where it cannot be drawn: without the extra ``thumbnail`` or a codec, or where nothing decodes.
+    It is dropped where it cannot be drawn: without the extra ``thumbnail`` or a codec, or where nothing decodes.  So is
+    an object that no document names: a dead writer left it, and it may show the old pixels.
     """
     field = transaction.document.find_field(THUMBNAIL)
     visible = [one for one in edited if one.has_picture]
-    if field is None or not visible:
+    if not visible:
         return
-    if all(one.looks_the_same for one in visible):
+    if field is not None and all(one.looks_the_same for one in visible):
         _keep(transaction, field, visible)
         return
     transaction.drop_thumbnail()
+    if field is None:
+        return
     with suppress(MissingDependencyError, SeriesMissingPixelDataError, FormatError):
         _draw(transaction, reader, _size(field))
 

@@ -6,6 +6,8 @@
   Description and Derivation Code Sequence say how.
 - History of loss (PS3.3 section C.7.6.1.1.5): what was decoded from a lossy encoding says so from now on.
 - Previews: Icon Image Sequence goes; overlay planes are cleared under the boxes.
+- Other places of the pixels: Data Set Trailing Padding, the retired Variable Pixel Data and coefficients (PS3.6 table
+  6-1) and the address of a Pixel Data Provider go.
 - Stale: Smallest and Largest Image Pixel Value, and digital signatures, which no longer hold.
 """
 
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from cloud_optimized_dicom.dicom.source import EXPLICIT_BIG
 from cloud_optimized_dicom.dicom.transcode.codestream import is_lossless
 from cloud_optimized_dicom.format.dicom_json import first_value
-from cloud_optimized_dicom.redaction.dataset import ICON, Edits, NewElement, NewItem, padded_text
+from cloud_optimized_dicom.redaction.dataset import PREVIEWS, Edits, NewElement, NewItem, padded_text
+from cloud_optimized_dicom.redaction.image import OVERLAY_GROUPS
 from cloud_optimized_dicom.redaction.paint import OverlayPlane, cleared_overlay
 
 if TYPE_CHECKING:
@@ -35,12 +38,15 @@ _SMALLEST, _LARGEST = 0x00280106, 0x00280107
 _LOSSY, _LOSSY_RATIO, _LOSSY_METHOD = 0x00282110, 0x00282112, 0x00282114
 _PHOTOMETRIC, _PLANAR = 0x00280004, 0x00280006
 _MAC_PARAMETERS, _SIGNATURES = 0x4FFE0001, 0xFFFAFFFA
-_DROPPED = frozenset({ICON, _SMALLEST, _LARGEST, _MAC_PARAMETERS, _SIGNATURES})
+_TRAILING_PADDING = 0xFFFCFFFC
+_VARIABLE_PIXELS = {
+    group << 16 | element for group in range(0x7F00, 0x8000, 2) for element in (0x0010, 0x0020, 0x0030, 0x0040)
+}
+_DROPPED = PREVIEWS | _VARIABLE_PIXELS | {_SMALLEST, _LARGEST, _MAC_PARAMETERS, _SIGNATURES, _TRAILING_PADDING}
 
 _CLEAN_PIXEL_DATA = ("113101", "Clean Pixel Data Option")
 _MASK = ("113047", "Pixel by pixel mask")  # PS3.16 CID 7203, Image Derivation
-_MAX_DESCRIPTION_BYTES = 1024  # ST (PS3.5 table 6.2-1)
-_OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+_MAX_BYTES = {"ST": 1024, "LO": 0xFFFE}  # PS3.5 table 6.2-1; of LO, whose limit is each value's, what a length can say
 
 _LOSSY_METHODS = {
     "1.2.840.10008.1.2.4.50": b"ISO_10918_1",
@@ -102,7 +108,7 @@ class _Header:
 def _appended(header: _Header, tag: int, vr: str, text: bytes, separator: bytes) -> dict[int, NewElement]:
     old = header.text(tag)
     value = old + separator + text if old else text
-    if text in old or len(value) > _MAX_DESCRIPTION_BYTES:
+    if text in (part.strip() for part in old.split(separator)) or len(value) > _MAX_BYTES[vr]:
         return {}
     return {tag: NewElement(vr, padded_text(value))}
 
@@ -157,7 +163,7 @@ def _overlays(
     """Return overlay data with the boxes cleared, and the planes to drop as nothing says where they lie."""
     new: dict[int, NewElement] = {}
     dropped: set[int] = set()
-    for group in _OVERLAY_GROUPS:
+    for group in OVERLAY_GROUPS:
         tag = group << 16 | 0x3000
         element = header.elements.get(tag)
         if element is None:
@@ -183,11 +189,3 @@ def _plane(header: Mapping[str, Any], group: int) -> OverlayPlane | None:
     if rows < 1 or columns < 1 or len(origin) != 2:  # noqa: PLR2004 - row and column
         return None
     return OverlayPlane(rows, columns, max(1, frames), origin[0] - 1, origin[1] - 1)
-
-
-def has_embedded_overlay(header: Mapping[str, Any]) -> bool:
-    """Return whether an overlay lies in unused bits of the pixels (retired; PS3.3 2004 section C.9.2)."""
-    return any(
-        (first_value(header, f"{group:04X}0100") or 1) > 1 and f"{group:04X}3000" not in header
-        for group in _OVERLAY_GROUPS
-    )

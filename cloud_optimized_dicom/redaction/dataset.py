@@ -1,8 +1,8 @@
 """The dataset of a redacted file around its pixel data: raw, in the source's encoding, but for what has to change.
 
 Values are never decoded, so that everything that a redaction does not concern stays as it was, well-formed or not.
-What goes by itself: the retired group lengths (PS3.5 section 7.2) and Length to End, which would be wrong, and other
-forms of the pixel data.
+What goes by itself: the retired group lengths (PS3.5 section 7.2) and Length to End, which would be wrong, other
+forms of the pixel data, and what the preamble holds.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.dicom.transcode.dataset import Piece
     from cloud_optimized_dicom.format.offsets.reader import PositionedReader
 
-ICON = 0x00880200
+_ICON, _PIXEL_PROVIDER = 0x00880200, 0x00287FE0
 _LENGTH_TO_END = 0x00080001
-_LONG_VRS = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
+LONG_VRS = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
 _IMPLICIT_LITTLE = Encoding(implicit=True, little_endian=True)
-_PREVIEWS = frozenset({ICON}) | PIXEL_DATA_TAGS
-"""What shows pixels within a sequence."""
+PREVIEWS = frozenset({_ICON, _PIXEL_PROVIDER}) | PIXEL_DATA_TAGS
+"""What shows pixels, or says where they are, within a sequence."""
+_PREAMBLE_BYTES = 128
+_MAGIC = b"DICM"
 
 
 class DamagedSequenceError(Exception):
@@ -105,7 +107,20 @@ def plan_dataset(source: DicomSource, elements: Sequence[RawElement], pixels: Ra
     index = elements.index(pixels)
     head = [*editor.pieces(elements[:index]), *editor.added(None)]
     tail = editor.pieces(elements[index + 1 :])
-    return Frame((ByteRange(0, source.dataset_start), *head), tuple(tail))
+    return Frame((*_before_dataset(source), *head), tuple(tail))
+
+
+def _before_dataset(source: DicomSource) -> tuple[Piece, ...]:
+    """Return the preamble, empty, and the file meta information.
+
+    Notes
+    -----
+    Another format's header in the preamble (PS3.10 section 7.1) says where the pixels were: what lies there now is
+    something else.
+    """
+    if source.reader.read(_PREAMBLE_BYTES, len(_MAGIC)) != _MAGIC:
+        return (ByteRange(0, source.dataset_start),)
+    return (bytes(_PREAMBLE_BYTES), ByteRange(_PREAMBLE_BYTES, source.dataset_start))
 
 
 def element_header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:
@@ -114,7 +129,7 @@ def element_header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:
     group, number = tag >> 16, tag & 0xFFFF
     if encoding.implicit:
         return struct.pack(f"{order}HHL", group, number, length)
-    if vr in _LONG_VRS:
+    if vr in LONG_VRS:
         return struct.pack(f"{order}HH2s2xL", group, number, vr.encode(), length)
     return struct.pack(f"{order}HH2sH", group, number, vr.encode(), length)
 
@@ -128,7 +143,7 @@ class _Editor:
     def __init__(self, source: DicomSource, edits: Edits, present: AbstractSet[int]) -> None:
         self._reader = source.reader
         self._encoding = source.encoding
-        self._dropped = edits.dropped | PIXEL_DATA_TAGS | {_LENGTH_TO_END}
+        self._dropped = edits.dropped | PREVIEWS | {_LENGTH_TO_END}
         self._edits = edits
         self._changing = edits.new.keys() | edits.items.keys()
         self._waiting = sorted(self._changing - present)
@@ -198,7 +213,7 @@ def _may_show_pixels(reader: PositionedReader, element: RawElement, encoding: En
     head = reader.read(element.value, HEADER_BYTES)
     is_sequence = len(head) == HEADER_BYTES and parse_item_header(head, little_endian=inner.little_endian)[0] == ITEM
     order = "<HH" if inner.little_endian else ">HH"
-    patterns = (struct.pack(order, tag >> 16, tag & 0xFFFF) for tag in _PREVIEWS)
+    patterns = (struct.pack(order, tag >> 16, tag & 0xFFFF) for tag in PREVIEWS)
     return is_sequence and any(reader.find(text, element.value, element.stop) >= 0 for text in patterns)
 
 
@@ -236,7 +251,7 @@ def _item_without_previews(
     for element in walk:
         if element.is_cut:
             raise DamagedSequenceError
-        if element.tag in _PREVIEWS or element.tag & 0xFFFF == 0:
+        if element.tag in PREVIEWS or element.tag & 0xFFFF == 0:
             continue
         if _may_show_pixels(reader, element, encoding):
             pieces += _without_previews(reader, element, encoding, depth + 1)

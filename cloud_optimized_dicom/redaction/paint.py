@@ -85,11 +85,9 @@ def _fill_single(
 ) -> None:
     """Fill samples of a bit, or of a byte in swapped words: each found by its number."""
     pixels = layout.pixels
-    numbers = np.arange(pixels.samples, dtype=np.int64) + frame * pixels.samples
     for sample, value in enumerate(fill):
         for box in boxes:
-            chosen = pixels.shaped(numbers, by_plane=pixels.by_plane)[box.slices()]
-            chosen = (chosen if chosen.ndim < 3 else chosen[..., sample]).ravel()  # noqa: PLR2004 - as above
+            chosen = _sample_numbers(pixels, box, sample) + frame * pixels.samples
             places = chosen if pixels.bits_allocated > 1 else chosen >> 3
             places = places ^ 1 if layout.swapped else places
             if pixels.bits_allocated > 1:
@@ -98,6 +96,16 @@ def _fill_single(
                 np.bitwise_or.at(data, places, (1 << (chosen & 7)).astype(np.uint8))
             else:
                 np.bitwise_and.at(data, places, ~(1 << (chosen & 7)).astype(np.uint8))
+
+
+def _sample_numbers(pixels: ImagePixels, box: BoundingBox, sample: int) -> NDArray[np.int64]:
+    """Return where in its frame one sample of every pixel of a box lies, counted in samples."""
+    rows = np.arange(box.y, box.bottom, dtype=np.int64)
+    columns = np.arange(box.x, box.right, dtype=np.int64)
+    places = np.add.outer(rows * pixels.columns, columns).ravel()
+    if pixels.samples_per_pixel > 1 and pixels.by_plane:
+        return places + sample * pixels.rows * pixels.columns
+    return places * pixels.samples_per_pixel + sample
 
 
 class OverlayPlane(NamedTuple):
@@ -117,7 +125,7 @@ class OverlayPlane(NamedTuple):
 
 
 def cleared_overlay(data: bytes, plane: OverlayPlane, boxes: Sequence[BoundingBox], *, swapped: bool) -> bytes | None:
-    """Return overlay data with the bits under some boxes cleared, in every frame of it; None if it is too short.
+    """Return overlay data with the bits under some boxes and behind its frames cleared; None if it is too short.
 
     Parameters
     ----------
@@ -131,6 +139,7 @@ def cleared_overlay(data: bytes, plane: OverlayPlane, boxes: Sequence[BoundingBo
     if raw.size * 8 < count or count == 0:
         return None
     bits = np.unpackbits(raw, bitorder="little")
+    bits[count:] = 0  # padding, or frames that nothing places
     frames = bits[:count].reshape(plane.frames, plane.rows, plane.columns)
     for box in boxes:
         top, left = max(0, box.y - plane.top), max(0, box.x - plane.left)

@@ -81,6 +81,7 @@ def plan_images(
         image = read_image(uid, files[uid])
         for region in wanted:
             _check_region(image, region)
+        image.require_lowest_bits()
         check_fill(image, options.fill_value)
         target = image.target(options)
         if target is not None:

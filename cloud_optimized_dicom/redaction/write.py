@@ -20,8 +20,8 @@ from cloud_optimized_dicom.dicom.transcode.model import Kept, PixelFormat, Trans
 from cloud_optimized_dicom.dicom.transcode.plan import PIXEL_DATA, plan_transcode
 from cloud_optimized_dicom.errors import RedactionError
 from cloud_optimized_dicom.format.dicom_json import number
-from cloud_optimized_dicom.redaction.attributes import has_embedded_overlay, plan_edits
-from cloud_optimized_dicom.redaction.dataset import DamagedSequenceError, element_header, plan_dataset
+from cloud_optimized_dicom.redaction.attributes import plan_edits
+from cloud_optimized_dicom.redaction.dataset import LONG_VRS, DamagedSequenceError, element_header, plan_dataset
 from cloud_optimized_dicom.redaction.fill import resolve_fill
 from cloud_optimized_dicom.redaction.paint import NativeLayout, fill_frame, fill_native
 
@@ -104,13 +104,13 @@ def write_redacted(work: Work, file: BinaryIO) -> Fill:
     """
     image = work.image
     target = image.target(work.options)
-    if target is not None and not (image.is_native and has_embedded_overlay(image.header)):
+    if target is not None and not (image.is_native and image.has_embedded_overlay):
         fill = _write_encapsulated(work, target, file)
         if fill is not None:
             return fill
         file.seek(0)
         file.truncate()
-    if image.is_native and not image.is_subsampled:
+    if image.is_patched:
         return _write_patched(work, file)
     return _write_native(work, file)
 
@@ -237,9 +237,11 @@ def _write_patched(work: Work, file: BinaryIO) -> Fill:
     image, source = work.image, work.opened.source
     dataset = work.dataset(image.pixels.photometric_interpretation)
     element = next(element for element in work.opened.elements if element.tag == int(image.pixels.pixel_tag, 16))
+    # One that is not there, or that nobody knows, is read as OW, but cannot be written with a length of 32 bits.
+    vr = element.vr if element.vr in LONG_VRS else "OW"
     _copy(source.reader, dataset.head, file)
     layout = NativeLayout(
-        start=file.tell() + len(element_header(element.tag, element.vr or "", 0, source.encoding)),
+        start=file.tell() + len(element_header(element.tag, vr, 0, source.encoding)),
         frames=len(image.table),
         pixels=image.pixels,
         big_endian=image.syntax == EXPLICIT_BIG,
@@ -248,7 +250,7 @@ def _write_patched(work: Work, file: BinaryIO) -> Fill:
     size = layout.size_bytes
     if size > element.length:
         raise RedactionError(image.name, "the pixel data is damaged: a frame is not whole")
-    file.write(element_header(element.tag, element.vr or "", size + size % 2, source.encoding))
+    file.write(element_header(element.tag, vr, size + size % 2, source.encoding))
     file.writelines(source.reader.iter_chunks(element.value, element.value + size))
     file.write(bytes(size % 2))
     _copy(source.reader, dataset.tail, file)

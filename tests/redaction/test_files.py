@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
@@ -31,7 +33,9 @@ from cloud_optimized_dicom.errors import (
     RedactionFrameOutOfRangeError,
     RedactionTargetMissingError,
 )
+from cloud_optimized_dicom.redaction.image import read_image
 from cloud_optimized_dicom.redaction.model import RedactionOptions, TargetFile
+from cloud_optimized_dicom.redaction.paint import NativeLayout, fill_native
 from cloud_optimized_dicom.redaction.redact import redact_files
 from cloud_optimized_dicom.testing.datasets import kinds
 from cloud_optimized_dicom.testing.datasets.base import Uids, describe_pixels, make_dataset, to_bytes
@@ -130,6 +134,108 @@ def test_bits_are_filled_one_by_one(value: int, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(list(by_ours(after)), expected)
     assert done.fill == (value,)
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_native_pixels_in_items_are_found(table: bool, tmp_path: Path) -> None:
+    """Fill the box, not bytes off it, where a native syntax has its pixels in items, and write them without items."""
+    pixels = noise("u2", 2, 12, 9)
+    frames = [frame.tobytes() for frame in pixels]
+    data = written(image(pixels, ExplicitVRLittleEndian))
+    header = b"\xe0\x7f\x10\x00OW\0\0"
+    wrapped = data[: data.index(header)] + b"\xe0\x7f\x10\x00OB\0\0" + b"\xff" * 4
+    wrapped += encapsulate(frames, has_bot=table) + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    after, done = redacted(wrapped, tmp_path, [PixelRedaction(BOX, [NAME], [1])])
+    assert_redacted(data, after, [BOX], done, [1])
+    assert done.after.transfer_syntax_uid == ExplicitVRLittleEndian
+
+
+def test_bits_in_items_of_a_native_syntax_are_refused(tmp_path: Path) -> None:
+    """Refuse frames of bits of which nobody can say whether each has its bytes to itself."""
+    segments = noise("u1", 2, 7, 9) > 127
+    data = kinds.one_bit_segmentation(segments)
+    header = b"\xe0\x7f\x10\x00OB\0\0"
+    wrapped = data[: data.index(header)] + header + b"\xff" * 4
+    wrapped += encapsulate([np.packbits(frame, bitorder="little").tobytes() for frame in segments])
+    error = refused(wrapped + b"\xfe\xff\xdd\xe0\0\0\0\0", tmp_path, [PixelRedaction(BOX, [NAME])])
+    assert error.instance_uid == NAME
+
+
+def test_compressed_bits_are_redacted(tmp_path: Path) -> None:
+    """Decode frames of single bits that were coded, each of which has its bytes to itself."""
+    segments = (noise("u1", 2, 7, 9) > 127).astype(np.uint8)
+    frames = [bytes(imagecodecs.jpeg2k_encode(one, codecformat="j2k", reversible=True)) for one in segments]
+    dataset = image(segments, "1.2.840.10008.1.2.4.90", encapsulate(frames))
+    dataset.BitsAllocated = dataset.BitsStored = 1
+    dataset.HighBit = 0
+    after, done = redacted(written(dataset), tmp_path, [BOX], fill_value=1)
+    segments[:, 2:7, 3:7] = 1
+    np.testing.assert_array_equal(list(by_ours(after)), segments)
+    assert done.after.transfer_syntax_uid == ExplicitVRLittleEndian
+
+
+def test_pixels_in_a_text_are_refused(tmp_path: Path) -> None:
+    """Refuse pixel data that says to be a text."""
+    data = written(image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian))
+    header = b"\xe0\x7f\x10\x00OW\0\0"
+    error = refused(data.replace(header, header.replace(b"OW", b"UT")), tmp_path, [PixelRedaction(BOX, [NAME])])
+    assert error.instance_uid == NAME
+
+
+def test_pixels_without_a_vr_get_one(tmp_path: Path) -> None:
+    """Redact pixel data that has no VR in a file where every other element has."""
+    data = written(image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian))
+    header = b"\xe0\x7f\x10\x00OW\0\0"
+    after, done = redacted(data.replace(header, header[:4]), tmp_path, [BOX])
+    assert header + struct.pack("<L", 2 * 11 * 9) in after
+    assert_redacted(data, after, [BOX], done)
+
+
+def test_a_box_of_bits_takes_no_memory_of_the_frame(tmp_path: Path) -> None:
+    """Hold the places of the box, not of all samples, where these are found one by one."""
+    dataset = image(np.zeros((1, 1024, 1024), np.uint8), ExplicitVRLittleEndian)
+    dataset.BitsAllocated = dataset.BitsStored = 1
+    dataset.HighBit = 0
+    dataset.PixelData = b"\xff" * (1024 * 1024 // 8)
+    path = tmp_path / "instance.dcm"
+    path.write_bytes(written(dataset))
+    pixels = read_image(NAME, target_of(path)).pixels
+    with (tmp_path / "bits").open("w+b") as file:
+        file.write(dataset.PixelData)
+        file.flush()
+        tracemalloc.start()
+        fill_native(file, NativeLayout(0, 1, pixels, big_endian=False, swapped=False), {0: [BOX]}, (0,))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 1 << 20
+    bits = np.unpackbits(np.frombuffer((tmp_path / "bits").read_bytes(), np.uint8), bitorder="little")
+    assert bits.size - bits.sum() == BOX.width * BOX.height
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_colours_in_big_endian_words_are_found(planar: int, tmp_path: Path) -> None:
+    """Fill samples of three colours that lie swapped in words, by pixel and by plane, in one frame of two."""
+    pixels = noise("u1", 2, 11, 10, 3)
+    dataset = image(pixels, ExplicitVRBigEndian, PlanarConfiguration=planar)
+    plain = image(pixels, ExplicitVRLittleEndian, PlanarConfiguration=planar)
+    raw = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2) if planar else pixels).tobytes()
+    plain.PixelData = raw
+    del dataset.PixelData
+    dataset.add_new("PixelData", "OW", np.frombuffer(raw, "<u2").astype(">u2").tobytes())
+    after, done = redacted(written(dataset), tmp_path, [PixelRedaction(BOX, [NAME], [1])], fill_value=(9, 8, 7))
+    assert_redacted(written(plain), after, [BOX], done, [1])
+
+
+def test_a_plan_holds_no_header(tmp_path: Path) -> None:
+    """Keep of each file what the redaction needs, as all are planned before the first is written."""
+    dataset = image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian)
+    dataset.DerivationCodeSequence = DicomSequence([Dataset()])
+    dataset.add_new((0x6002, 0x0010), "US", 4)
+    path = tmp_path / "instance.dcm"
+    path.write_bytes(written(dataset))
+    kept = read_image(NAME, target_of(path)).header
+    assert {"00080018", "00100010", "7FE00010"}.isdisjoint(kept)
+    assert {"00089215", "00280010", "60020010"} <= kept.keys()
 
 
 @pytest.mark.parametrize("columns", [8, 9])
@@ -299,6 +405,18 @@ def test_bytes_behind_the_frames_go(tmp_path: Path) -> None:
     assert_redacted(written(image(pixels, ExplicitVRLittleEndian)), after, [BOX], done)
 
 
+@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("target", [None, Target.HTJ2K])
+def test_bytes_behind_the_last_element_go(count: int, target: Target | None, tmp_path: Path) -> None:
+    """Leave out what is too short for an element, as the published library's edits leave it behind every file."""
+    data = written(image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian))
+    after, done = redacted(data + b"SECRETS"[:count], tmp_path, [BOX], target=target)
+    assert_redacted(data, after, [BOX], done)
+    (tmp_path / "clean").mkdir()
+    clean, _ = redacted(data, tmp_path / "clean", [BOX], target=target)
+    assert len(after) == len(clean)
+
+
 @pytest.mark.parametrize(
     ("attributes", "fill"),
     [
@@ -420,6 +538,57 @@ def test_overlays_in_unused_bits_stay_outside_and_go_inside(target: Target | Non
     np.testing.assert_array_equal(found, pixels)
 
 
+def test_overlay_frames_that_nothing_counts_go(tmp_path: Path) -> None:
+    """Clear what lies behind the frames that the overlay says to have: nothing says where it lies."""
+    dataset = image(noise("u2", 3, 11, 9), ExplicitVRLittleEndian)
+    block = {0x10: ("US", 11), 0x11: ("US", 9), 0x40: ("CS", "G"), 0x50: ("SS", [1, 1])}
+    block |= {0x100: ("US", 1), 0x102: ("US", 0), 0x3000: ("OW", b"\xff" * 38)}
+    for element, (vr, value) in block.items():
+        dataset.add_new((0x6000, element), vr, value)
+    after, _ = redacted(written(dataset), tmp_path, [BOX])
+    found = np.unpackbits(np.frombuffer(dcmread(io.BytesIO(after))[0x6000, 0x3000].value, np.uint8), bitorder="little")
+    assert found[: 11 * 9].sum() == 11 * 9 - BOX.width * BOX.height
+    assert found[11 * 9 :].sum() == 0
+
+
+@pytest.mark.parametrize("target", [None, Target.HTJ2K])
+@pytest.mark.parametrize("tag", [0xFFFCFFFC, 0x7F000010, 0x7F020010, 0x7F000020, 0x7FE00020, 0x7FE00030, 0x7FE00040])
+def test_other_places_of_pixels_go(tag: int, target: Target | None, tmp_path: Path) -> None:
+    """Remove padding behind the dataset, and retired elements that hold pixels or what they are made from."""
+    dataset = image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian)
+    dataset.add_new(tag, "OB" if tag == 0xFFFCFFFC else "OW", b"SECRET")
+    before = written(dataset)
+    after, done = redacted(before, tmp_path, [BOX], target=target)
+    assert b"SECRET" in before
+    assert b"SECRET" not in after
+    assert tag not in dcmread(io.BytesIO(after))
+    assert_redacted(written(image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian)), after, [BOX], done)
+
+
+def test_nothing_points_to_the_old_pixels(tmp_path: Path) -> None:
+    """Remove the address of a pixel data provider, of items too."""
+    dataset, item = image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian), Dataset()
+    dataset.add_new(0x00287FE0, "UR", "https://example.org/pixels")
+    item.add_new(0x00287FE0, "UR", "https://example.org/pixels")
+    item.CodeMeaning = "kept"
+    dataset.RequestAttributesSequence = DicomSequence([item])
+    after, _ = redacted(written(dataset), tmp_path, [BOX])
+    assert b"example.org" not in after
+    assert dcmread(io.BytesIO(after)).RequestAttributesSequence[0].CodeMeaning == "kept"
+
+
+@pytest.mark.parametrize("target", [None, Target.HTJ2K])
+def test_a_preamble_of_another_format_goes(target: Target | None, tmp_path: Path) -> None:
+    """Write a preamble of zeros: offsets of a TIFF file in it would point to other bytes (PS3.10 section 7.1)."""
+    dataset = image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian)
+    tiff = struct.pack("<2sHL", b"II", 42, 4096).ljust(128, b"\1")
+    before = to_bytes(dataset, ExplicitVRLittleEndian, preamble=tiff)
+    assert before.startswith(b"II")
+    after, done = redacted(before, tmp_path, [BOX], target=target)
+    assert after[:132] == bytes(128) + b"DICM"
+    assert_redacted(before, after, [BOX], done)
+
+
 # -- the header
 
 
@@ -453,6 +622,26 @@ def test_the_header_says_what_was_done(syntax: str, target: Target | None, tmp_p
         kept = {tag: value for tag, value in old.items() if tag not in changed and not tag.startswith("0002")}
         assert {tag: new.get(tag) for tag in kept} == kept
         assert new.keys() - old.keys() == {"00089215", "00120063"}
+
+
+def test_texts_are_added_as_values_of_their_own(tmp_path: Path) -> None:
+    """Add a value where another one only contains it, and one more to many."""
+    dataset = image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian)
+    dataset.DerivationDescription = "Regions of the pixel data overwritten twice"
+    dataset.DeidentificationMethod = [f"Method {number} " + "x" * 50 for number in range(30)]
+    after, _ = redacted(written(dataset), tmp_path, [BOX])
+    found = dcmread(io.BytesIO(after))
+    assert found.DerivationDescription.split("; ")[1:] == ["Regions of the pixel data overwritten"]
+    assert found.DeidentificationMethod[30:] == ["Pixel data redacted by cloud-optimized-dicom"]
+
+
+def test_a_full_description_stays(tmp_path: Path) -> None:
+    """Keep a text that has no room for one more, which the codes say too."""
+    dataset = image(noise("u2", 1, 11, 9), ExplicitVRLittleEndian, DerivationDescription="x" * 1000)
+    after, _ = redacted(written(dataset), tmp_path, [BOX])
+    found = dcmread(io.BytesIO(after))
+    assert found.DerivationDescription == "x" * 1000
+    assert [code.CodeValue for code in found.DerivationCodeSequence] == ["113047"]
 
 
 def test_elements_out_of_order_are_replaced_where_they_are(tmp_path: Path) -> None:
@@ -565,6 +754,30 @@ def test_what_cannot_be_redacted_is_refused(name: str, tmp_path: Path) -> None:
         data = real_file(name).read()
     error = refused(data, tmp_path, [PixelRedaction(BOX, [NAME])])
     assert error.instance_uid == NAME
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, Target.JPEG2000])
+def test_stored_bits_that_are_not_the_lowest_are_refused(syntax: Target | str, tmp_path: Path) -> None:
+    """Refuse pixels whose High Bit says that others than the lowest bits are stored: the fill would lie in others."""
+    pixels = noise("u2", 1, 11, 9)
+    compressed = isinstance(syntax, Target)
+    uid = syntax.transfer_syntax_uid if isinstance(syntax, Target) else syntax
+    dataset = image(pixels, uid, encapsulate(coded(pixels, uid)) if compressed else None, BitsStored=12, HighBit=15)
+    error = refused(written(dataset), tmp_path, [PixelRedaction(BOX, [NAME])])
+    assert "outside Bits Stored" in str(error)
+
+
+@pytest.mark.parametrize("syntax", [DeflatedExplicitVRLittleEndian, Target.JPEG2000])
+def test_overlays_in_unused_bits_that_would_be_lost_are_refused(syntax: Target | str, tmp_path: Path) -> None:
+    """Refuse pixels that have to be decoded to their stored bits, with an overlay in the others."""
+    pixels = noise("u2", 1, 11, 9)
+    compressed = isinstance(syntax, Target)
+    uid = syntax.transfer_syntax_uid if isinstance(syntax, Target) else syntax
+    dataset = image(pixels, uid, encapsulate(coded(pixels, uid)) if compressed else None, BitsStored=12, HighBit=11)
+    for element, value in {0x10: 11, 0x11: 9, 0x100: 16, 0x102: 12}.items():
+        dataset.add_new((0x6000, element), "US", value)
+    error = refused(written(dataset), tmp_path, [PixelRedaction(BOX, [NAME])])
+    assert "outside Bits Stored" in str(error)
 
 
 def test_a_video_is_refused(tmp_path: Path) -> None:
