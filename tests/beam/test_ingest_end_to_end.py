@@ -141,13 +141,15 @@ def wait_for_objects(archive: Archive, store: str, run: subprocess.Popen[bytes],
         time.sleep(0.1)
 
 
-def check_its_end(run: subprocess.Popen[bytes], count: int) -> None:
-    """Check that a run that lost a worker, and nothing else, ends by itself: it fails, or it has told of every row."""
+def check_its_end(run: subprocess.Popen[bytes]) -> None:
+    """Check that a run that lost a worker, and nothing else, ends by itself, fails, and does not say that it is done.
+
+    Every kill is of a worker, and leaves the runner alive; after those of `LEFT_ALONE` it stays so, and has to notice.
+    Beam's local runner does not start a worker anew: it gives up.
+    """
     out, _ = run.communicate(timeout=300)
-    if out:
-        assert json.loads(out)["results"] == count
-    else:
-        assert run.returncode > 0
+    assert run.returncode > 0
+    assert out == b""
 
 
 def test_killed_workers_cost_nothing_but_time(archive: Archive, tmp_path: Path) -> None:
@@ -160,7 +162,7 @@ def test_killed_workers_cost_nothing_but_time(archive: Archive, tmp_path: Path) 
         wait_for_objects(archive, store, run, chance.randint(2, 20))  # two objects a series
         killed.append(kill_worker(run, chance))
         if number in LEFT_ALONE:
-            check_its_end(run, count)
+            check_its_end(run)
         else:
             kill_all(run)
         leftovers += sum(name.endswith(".gradient.lock") for name in archive.versions(store))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cloud_optimized_dicom import CODObject, Instance
-from cloud_optimized_dicom.errors import LockAcquisitionError
+from cloud_optimized_dicom.errors import LockAcquisitionError, LockVerificationError
 from cloud_optimized_dicom.format.sqlite_index import index_of, parse_sqlite_index
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from tests.interop.conftest import Shared
 
 pytestmark = pytest.mark.slow
+
+AT_ONCE = {"empty_lock_override_age": 1e-9}
+"""Theirs is in hours: every lock is older."""
+LEASE_SECONDS = 9
 
 KINDS = ["examples_ybr_color.dcm", "SC_rgb_rle_2frame.dcm", "JPEG2000.dcm", "rtdose.dcm", "rtplan.dcm"]
 
@@ -244,7 +249,7 @@ def test_they_append_to_a_sealed_tar_only(shared: Shared) -> None:
 
 
 def test_locks_exclude_each_other(shared: Shared) -> None:
-    """Whoever holds the lock keeps the other out, also one that would override an empty lock; then all goes on."""
+    """Whoever holds the lock keeps the other out, also one that may override older locks; then all goes on."""
     with shared.ours("w", legacy_index=True) as cod:
         cod.append(shared.files.instances(0))
         cod.seal()
@@ -252,14 +257,49 @@ def test_locks_exclude_each_other(shared: Shared) -> None:
     with pytest.raises(LockAcquisitionError, match="no lease"), shared.ours("a"):
         pass
     shared.published.do("let_go")
-    with shared.ours("a") as cod:
-        for options in ({}, {"empty_lock_override_age": 1}):
+    with shared.ours("a", lease_seconds=LEASE_SECONDS) as cod:
+        time.sleep(LEASE_SECONDS + 1)  # the lock was taken longer ago than that, and renewed since
+        for options in ({}, {"empty_lock_override_age": LEASE_SECONDS / 3600}):
             with pytest.raises(PublishedError, match="LockAcquisitionError"):
                 shared.they_write("a", 1, options=options)
         cod.append(shared.files.instances(2))
         cod.seal()
     assert shared.they_write("a", 1)["new"] == 1
     shared.check_both(0, 1, 2)
+
+
+def test_what_they_may_override(shared: Shared) -> None:
+    """With an age that every lock has, they override one of theirs that holds no instances, and none that does."""
+    name = f"{shared.url.rpartition('/')[2]}/{shared.key.lock}"
+    for number, is_empty in enumerate((True, False)):
+        shared.theirs("hold", mode="a")
+        lock = shared.client.bucket("bucket").get_blob(name)
+        body = lock.download_as_bytes(raw_download=True)
+        shared.published.do("let_go")
+        left = shared.client.bucket("bucket").blob(name)
+        left.content_encoding = lock.content_encoding
+        left.upload_from_string(body)
+        with pytest.raises(PublishedError, match="LockAcquisitionError"):
+            shared.they_write("a", number)
+        if is_empty:
+            assert shared.they_write("a", number, options=AT_ONCE)["new"] == 1
+            assert shared.client.bucket("bucket").get_blob(name) is None
+        else:
+            with pytest.raises(PublishedError, match="LockAcquisitionError"):
+                shared.they_write("a", number, options=AT_ONCE)
+            left.delete()
+    shared.check_both(0)
+
+
+def test_a_lock_of_ours_that_they_override(shared: Shared) -> None:
+    """Before anything is decided ours holds no instances: overridden at any age, it loses, and nothing is damaged."""
+    with shared.ours("w", legacy_index=True) as cod:
+        cod.append(shared.files.instances(0))
+        cod.seal()
+    with pytest.raises(LockVerificationError), shared.ours("a") as cod:
+        assert shared.they_write("a", 1, options=AT_ONCE)["new"] == 1
+        cod.append(shared.files.instances(2))
+    shared.check_both(0, 1)
 
 
 def test_a_reader_of_ours_outlives_their_append(shared: Shared) -> None:

@@ -142,10 +142,10 @@ def test_every_name_is_there_and_takes_its_parameters(module: str, name: str, pa
     names = [name for name, _ in wanted]
     assert list(taken)[: len(in_order.split())] == names[: len(in_order.split())]
     assert set(names) <= set(taken)
-    for name, default in wanted:
+    for parameter, default in wanted:
         if default:
-            expected = ast.literal_eval(default)
-            assert (taken[name].default, type(taken[name].default)) == (expected, type(expected)), name
+            expected, actual = ast.literal_eval(default), taken[parameter].default
+            assert (actual, type(actual)) == (expected, type(expected)), parameter
     assert found.__doc__
 
 
@@ -153,7 +153,7 @@ def test_an_instance_needs_a_uri_and_nothing_else(files: Files) -> None:
     """What the list of names gives as empty is empty, and belongs to one instance alone."""
     instance = Instance(files.paths[0])
     assert (list(instance.dependencies), instance.hints) == ([], Hints())
-    assert not instance.transport_params
+    assert instance.transport_params == {}
     assert instance.size() == len(files.bytes(0))
 
 

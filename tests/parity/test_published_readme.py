@@ -5,6 +5,7 @@ Each example stands here as it stands there; the harness supplies what it leaves
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,14 @@ from cloud_optimized_dicom.errors import (
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
 from cloud_optimized_dicom.testing.gcs_server import GcsServer
 from tests.core.conftest import Files, read
+from tests.hashed.functions import pseudonym
+from tests.interop.conftest import published_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+__all__ = ["published_python"]  # a fixture
 
 WITH_BLOCK = """
 with CODObject(client=..., datastore_path=..., mode="w") as cod:
@@ -119,6 +124,17 @@ def bench(server: GcsServer, files: Files, monkeypatch: pytest.MonkeyPatch) -> B
 
 
 # -- the examples
+
+
+@pytest.mark.slow
+def test_the_examples_are_those_of_the_readme(published_python: Path) -> None:
+    """Every block of Python of the published README, and its line about an instance, stands here word for word."""
+    packages = published_python.parents[1].glob("lib/python*/site-packages")
+    (metadata,) = (found for folder in packages for found in folder.glob("cloud_optimized_dicom-*.dist-info/METADATA"))
+    readme = metadata.read_text(encoding="utf-8").partition("\n\n")[2]
+    blocks = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert blocks == [example.removeprefix("\n") for example in (WITH_BLOCK, WITH_AN_EXCEPTION, WITHOUT_A_BLOCK)]
+    assert f"`{REMOTE_INSTANCE.strip()}`" in readme
 
 
 def test_a_block_commits_and_lets_go_of_the_lock(bench: Bench) -> None:
@@ -270,9 +286,36 @@ def test_the_document_is_the_one_of_the_readme(bench: Bench) -> None:
     assert record["version"] == "2.0"
     assert record["headers"].keys() == {"start_byte", "end_byte"}
     assert {"CustomOffsetTable", "CustomOffsetTableLengths"} <= record["offset_tables"].keys()
-    thumbnail = document["thumbnail"]
+    check_thumbnail(document["thumbnail"], bench.files.uids[0], document["study_uid"], document["series_uid"])
+
+
+def test_the_document_of_hashed_uids_is_the_one_of_the_readme(bench: Bench) -> None:
+    """With a hash function every UID that is a key or a part of a name in the README's document is the hashed one."""
+    uids = bench.files.series.uids
+    study, series, uid = (pseudonym(value) for value in (uids.study, uids.series, bench.files.uids[0]))
+    place = {"datastore_path": bench.url, "client": bench.client, "study_uid": study, "series_uid": series}
+    instances = [Instance(path, uid_hash_func=pseudonym) for path in bench.files.paths]
+    with CODObject(**place, mode="w", hashed_uids=True) as cod:
+        assert len(cod.append(instances).new) == len(instances)
+        cod.get_thumbnail()
+        cod.add_metadata_field("other", {})
+    with CODObject(**place, mode="r", hashed_uids=True) as cod:
+        document = cod.get_metadata()
+    assert {"deid_study_uid", "deid_series_uid", "cod", "thumbnail", "other"} <= document.keys()
+    assert not {"study_uid", "series_uid"} & document.keys()
+    assert (document["deid_study_uid"], document["deid_series_uid"]) == (study, series)
+    records = document["cod"]["instances"]
+    assert records.keys() == {pseudonym(value) for value in bench.files.uids}
+    assert records[uid]["uri"].endswith(f"/studies/{study}/series/{series}.tar://instances/{uid}.dcm")
+    check_thumbnail(document["thumbnail"], uid, study, series)
+
+
+def check_thumbnail(thumbnail: dict[str, Any], uid: str, study: str, series: str) -> None:
+    """Check the part of a document that is about its thumbnail, whose first picture is of an instance."""
     assert thumbnail["version"] == "1.0"
-    assert thumbnail["thumbnail_index_to_instance_frame"][0] == [bench.files.uids[0], 0]
-    (frame,) = thumbnail["instances"][bench.files.uids[0]]["frames"]
+    # The README leaves out where version 2.2.0 puts it: the datastore, and a name of its own in the series' folder.
+    assert re.search(rf"/studies/{study}/series/{series}/[^/]+\.(mp4|jpg)$", thumbnail["uri"])
+    assert thumbnail["thumbnail_index_to_instance_frame"][0] == [uid, 0]
+    (frame,) = thumbnail["instances"][uid]["frames"]
     assert frame["thumbnail_index"] == 0
     assert {"original_size", "thumbnail_upper_left", "thumbnail_bottom_right"} <= frame["anchors"].keys()
