@@ -16,6 +16,7 @@ from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.testing.intercepting_store import InterceptingStore
 from tests.crash.scenes import KEY, MARKER, Folder, open_series, uid
+from tests.crash.traces import check_traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -222,6 +223,8 @@ class Aftermath:
         A reader that was opened before; None where readers are not pinned.
     seen
         The latest state that a reader has seen; what was seen is never undone.
+    hides
+        Whether the write is a redaction: where it is there in the end, nothing of the old pixels is.
     """
 
     store: ObjectStore
@@ -230,11 +233,14 @@ class Aftermath:
     views: Sequence[View]
     decided: int | None = None
     seen: int = 0
+    hides: bool = False
 
     @classmethod
-    def expected(cls, store: ObjectStore, folder: Folder, views: Sequence[View], *, pinned: bool = True) -> Aftermath:
+    def expected(
+        cls, store: ObjectStore, folder: Folder, views: Sequence[View], *, pinned: bool = True, hides: bool = False
+    ) -> Aftermath:
         """Return what is asserted behind a write that is about to be interrupted; readers that can be are pinned."""
-        return cls(store, folder, Midway(store) if pinned else None, views)
+        return cls(store, folder, Midway(store) if pinned else None, views, hides=hides)
 
     def check_now(self) -> None:
         """Look at the series while nobody has done anything about it."""
@@ -248,6 +254,7 @@ class Aftermath:
         recover(Later(store, PASSED))
         self._settle(look(store), self.views)
         check_clean(store, self.views[self.seen])
+        self._check_traces(store)
 
     def check_next_writer(self, arrive: Callable[[], object] | None = None, *, behind: bool = False) -> None:
         """Let the next writer append.
@@ -266,6 +273,11 @@ class Aftermath:
         if self.midway is not None:
             self.midway.check(_kept(views))
         check_clean(self.store, views[self.seen])
+        self._check_traces(self.store)
+
+    def _check_traces(self, store: ObjectStore) -> None:
+        if self.hides:
+            check_traces(store, self.folder, redacted=self.seen == 1)
 
     def _settle(self, view: View, views: Sequence[View]) -> None:
         allowed = [number for number, allowed in enumerate(views) if allowed == view]

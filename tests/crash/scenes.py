@@ -39,6 +39,9 @@ SECOND = 5
 MARKER = 6
 """The instance that the writer after all interrupted ones appends."""
 
+REDACTED, REDACTED_BOX = (1, 2), BoundingBox(1, 1, 7, 5)
+"""The instances, and the pixels of each, that a redaction overwrites."""
+
 _INBOX = "memory://crash-inbox"
 
 
@@ -107,11 +110,14 @@ class Scene:
     pinned
         Whether readers of `start` name the tar that they mean.  Those of an older writer's store cannot: while it is
         rewritten for the first time, only checksums of whole instances protect them.
+    hides
+        Whether it is a redaction: behind it nothing may show the old pixels.
     """
 
     start: str
     act: Act
     pinned: bool = True
+    hides: bool = False
 
 
 # -- what there is before
@@ -230,7 +236,7 @@ def _redact(store: ObjectStore, folder: Folder) -> None:
     """Overwrite pixels of two instances, with an audit record that is the same in every attempt."""
     del folder
     with open_series(store, "e") as cod:
-        boxes = [PixelRedaction(BoundingBox(2, 1, 4, 5), [uid(1), uid(2)])]
+        boxes = [PixelRedaction(REDACTED_BOX, [uid(index) for index in REDACTED])]
         options = RedactionOptions("Dr. Test", datetime(2026, 11, 21, tzinfo=UTC))
         redact_edited(cod._editing("redact_pixel_data"), boxes, options, cod.datastore_series_uri)
 
@@ -297,7 +303,7 @@ SCENES: dict[str, Scene] = {
     "edit-with-thumbnail": Scene("drawn", _edit_and_field),
     "edit-with-index": Scene("indexed", _edit),
     "edit-older": Scene("golden", _golden_edit, pinned=False),
-    "redact": Scene("drawn", _redact),
+    "redact": Scene("drawn", _redact, hides=True),
     "seal": Scene("three", _seal),
     "index": Scene("three", _index),
     "append-with-index": Scene("indexed", _appends("a", 3, 4)),

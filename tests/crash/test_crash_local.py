@@ -43,6 +43,7 @@ class Stage:
     folder: Folder
     forks: Forks
     pinned: bool = True
+    hides: bool = False
     points: int = 0
 
     @property
@@ -52,7 +53,7 @@ class Stage:
 
     def prepare(self, scene: str) -> None:
         """Make what there is before a scene."""
-        self.pinned = SCENES[scene].pinned
+        self.pinned, self.hides = SCENES[scene].pinned, SCENES[scene].hides
         shutil.rmtree(self.start, ignore_errors=True)
         self.start.mkdir()
         STARTS[SCENES[scene].start](LocalStore(self.start), self.folder)
@@ -77,7 +78,7 @@ class Stage:
         self.points += 1
         root = linked(self.start, self.directory / str(self.points))
         store = LocalStore(root)
-        aftermath = Aftermath.expected(store, self.folder, views, pinned=self.pinned)
+        aftermath = Aftermath.expected(store, self.folder, views, pinned=self.pinned, hides=self.hides)
         aftermath.decided = decided
         kill(root)
         aftermath.check_now()

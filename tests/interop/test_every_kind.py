@@ -6,15 +6,17 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from cloud_optimized_dicom import Datastore, Instance
+from cloud_optimized_dicom import BoundingBox, Datastore, Instance, PixelRedaction
 from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
 from cloud_optimized_dicom.uids import SeriesKey
 from tests.core.conftest import write_series
 from tests.core.test_golden_stores import GOLDEN
 from tests.dicom import oracle
+from tests.edit.conftest import rewrite
 from tests.interop.conftest import Shared, hashed
 
 if TYPE_CHECKING:
@@ -27,15 +29,23 @@ pytestmark = pytest.mark.slow
 
 STORED, NEW, LATER = (0, 1, 2), 3, 4
 """The files that are stored first, that the change adds, and that the next writer of theirs adds."""
+BOX = BoundingBox(10, 20, 30, 16)
 
 
 @dataclass
 class Scene:
-    """A series of one kind, and the bytes that its instances have, as CRC-32 by the UID that each is stored under."""
+    """A series of one kind, and the bytes that its instances have, as CRC-32 by the UID that each is stored under.
+
+    Parameters
+    ----------
+    fills
+        What `BOX` is filled with, by the UID of each instance that was redacted.
+    """
 
     shared: Shared
     options: dict[str, Any] = field(default_factory=dict)
     expected: dict[str, int] = field(default_factory=dict)
+    fills: dict[str, float] = field(default_factory=dict)
 
     def uid(self, index: int) -> str:
         """Return the UID that a file is stored under."""
@@ -65,6 +75,13 @@ class Scene:
         assert found["new"] == 1, found
         self.expected[self.uid(index)] = self.source(index)
 
+    def pixels(self, index: int) -> np.ndarray[Any, Any]:
+        """Return what is to be seen of a file."""
+        pixels = np.array(oracle.read(self.shared.files.bytes(index)).pixel_array)
+        if self.uid(index) in self.fills:
+            pixels[BOX.slices()] = self.fills[self.uid(index)]
+        return pixels
+
     def check(self) -> None:
         """Make sure that they and we read exactly what is expected, every header, and find nothing wrong."""
         assert self.theirs("read") == self.expected
@@ -75,7 +92,7 @@ class Scene:
         with self.ours() as cod:
             assert {finding.kind for finding in cod.verify().findings} <= {"frame-table-legacy"}
             for uid in self.expected:
-                pixels = oracle.read(self.shared.files.bytes(list(by_uid).index(uid))).pixel_array
+                pixels = self.pixels(list(by_uid).index(uid))
                 assert (cod.read_frame_array(uid, 0) == pixels).all()
 
 
@@ -213,6 +230,29 @@ def draw(scene: Scene) -> None:
     assert abs(shown["mean"] - pictures.mean()) < 1
 
 
+def edit(scene: Scene) -> None:
+    """Write one file anew, and longer."""
+    uid = scene.uid(1)
+    with scene.ours("e") as cod:
+        new = rewrite(cod.get_instance(uid).dicom_uri, PatientName="Edited^Name", ImageComments="longer " * 90)
+    scene.expected[uid] = zlib.crc32(new)
+
+
+def redact(scene: Scene) -> None:
+    """Overwrite pixels of one instance; another decoder than ours sees that, too."""
+    uid = scene.uid(1)
+    with scene.ours("e") as cod:
+        record = cod.redact_pixel_data([PixelRedaction(BOX, [uid])], reviewer="Dr. Test")
+    ((scene.fills[uid],),) = (done.fill for done in record.instances)
+    with scene.ours() as cod, cod.open_instance(uid) as stream:
+        new = stream.read()
+        assert cod.get_metadata_field("redactions") == [record.as_json()]
+    assert (oracle.read(new).pixel_array == scene.pixels(1)).all()
+    assert zlib.crc32(new) != scene.expected.get(uid)
+    scene.expected[uid] = zlib.crc32(new)
+    assert scene.theirs("field", name="redactions") == [record.as_json()]
+
+
 CHANGES: dict[str, Callable[[Scene], None]] = {
     "append": append,
     "remove": remove,
@@ -223,6 +263,8 @@ CHANGES: dict[str, Callable[[Scene], None]] = {
     "migrate-to-v1": migrate_to_version_1,
     "verify": verify,
     "thumbnail": draw,
+    "edit": edit,
+    "redact": redact,
 }
 
 
@@ -348,6 +390,18 @@ def ours_of_version_1(scene: Scene) -> None:
     migrate_to_version_1(scene)
 
 
+def ours_changed(change: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    """Return what stores the files, then changes one of them."""
+
+    def write(scene: Scene) -> None:
+        ours_plain(scene)
+        change(scene)
+        with scene.ours("a") as cod:
+            cod.seal()
+
+    return write
+
+
 OUR_KINDS: dict[str, Callable[[Scene], None]] = {
     "plain": ours_plain,
     "jpeg2000": ours_recompressed("jpeg2000"),
@@ -358,6 +412,8 @@ OUR_KINDS: dict[str, Callable[[Scene], None]] = {
     "thumbnail": ours_with_a_thumbnail,
     "fields": ours_with_fields,
     "version-1": ours_of_version_1,
+    "edited": ours_changed(edit),
+    "redacted": ours_changed(redact),
 }
 
 

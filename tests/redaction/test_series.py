@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import shutil
 from functools import partial
@@ -17,14 +15,15 @@ import pytest
 from cloud_optimized_dicom import CODObject, Instance
 from cloud_optimized_dicom.bounding_box import BoundingBox
 from cloud_optimized_dicom.errors import EditModeError, RedactionError, WriteOperationInReadModeError
-from cloud_optimized_dicom.format.dicom_json import unpack_header
 from cloud_optimized_dicom.redaction import PixelRedaction
-from cloud_optimized_dicom.storage.local import LocalStore
+from cloud_optimized_dicom.storage.base import new_write_id
+from cloud_optimized_dicom.storage.payload import BytesPayload
 from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.testing.datasets import kinds
+from tests.redaction.search import RUN_BYTES, everything, leaks, runs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from cloud_optimized_dicom.storage.base import ObjectStore
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 ROWS, COLUMNS = 48, 64
 BOX = BoundingBox(8, 4, 40, 24)
-RUN_BYTES = 12
-"""No run of as many bytes of the hidden pixels may be found anywhere."""
 
 
 def pixels(number: int) -> np.ndarray[Any, Any]:
@@ -66,46 +63,8 @@ def hidden(number: int, box: BoundingBox = BOX) -> set[bytes]:
     found: set[bytes] = set()
     for frame in pixels(number):
         for row in frame[box.slices()]:
-            raw = row.tobytes()
-            found.update(raw[start : start + RUN_BYTES] for start in range(len(raw) - RUN_BYTES + 1))
+            found |= runs_of(row.tobytes())
     return found
-
-
-def leaks(data: bytes, runs: set[bytes]) -> bool:
-    """Tell whether any of the runs is in `data`."""
-    return any(data[start : start + RUN_BYTES] in runs for start in range(len(data) - RUN_BYTES + 1))
-
-
-def everything(store: ObjectStore, folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every object of a store; of a local one, of every file below it, hidden ones too."""
-    found = {info.name: store.read_object(info.name).data for info in store.list()}
-    if isinstance(store, LocalStore):
-        root = folder / "datastore"
-        found |= {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    for name in list(found):
-        if name.endswith("metadata.json"):
-            found[f"{name}, unpacked"] = unpacked(found[name])
-    return found
-
-
-def unpacked(data: bytes) -> bytes:
-    """Return every binary value of every header in a document."""
-    document = json.loads(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
-    headers = [unpack_header(record["metadata"]) for record in document["cod"]["instances"].values()]
-    return b"|".join(binary(headers))
-
-
-def binary(value: Any) -> Iterator[bytes]:
-    """Yield the binary values in a piece of a header, and whatever is in base64 like one."""
-    if isinstance(value, list):
-        for item in value:
-            yield from binary(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key in {"InlineBinary", "head"}:
-                yield base64.b64decode(item)
-            else:
-                yield from binary(item)
 
 
 @pytest.fixture
@@ -144,13 +103,13 @@ def test_what_is_redacted_is_gone_from_the_store(
         others = [frame for number in (1, 3) for frame in cod.read_frames(f"1.2.826.0.77.{number}")]
         shown = cod.get_thumbnail(instance_uid=uid)
     # Markers are the same in every frame, and some tables of the coder too.
-    encoded = {old[start : start + RUN_BYTES] for old in frames for start in range(len(old) - RUN_BYTES + 1)}
+    encoded = set().union(*map(runs_of, frames))
     encoded = {run for run in encoded if len(set(run)) > RUN_BYTES // 2 and not any(run in other for other in others)}
-    before = everything(store, tmp_path)
+    before = everything(store)
     assert any(leaks(data, encoded) for data in before.values())
     with stored("e") as cod:
         cod.redact_pixel_data([PixelRedaction(box, [uid])], reviewer="Dr. Test")
-    after = everything(store, tmp_path)
+    after = everything(store)
     runs = hidden(2, box) | (encoded if box != BOX else set())
     assert [name for name, data in after.items() if leaks(data, runs)] == []
     assert [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()] == []
@@ -167,11 +126,26 @@ def test_what_is_redacted_is_gone_from_the_store(
         cod.integrity_check()
 
 
+def test_a_thumbnail_that_no_document_names_goes(stored: Open, store: ObjectStore) -> None:
+    """Delete the picture of the old pixels that a writer left which died before it committed."""
+    (name,) = (info.name for info in store.list() if info.name.endswith("/thumbnail.mp4"))
+    picture = store.read_object(name).data
+    with stored("a") as cod:
+        cod.remove_metadata_field("thumbnail")
+    if not any(info.name == name for info in store.list()):
+        store.create(name, BytesPayload(picture), write_id=new_write_id())
+    with stored("e") as cod:
+        cod.redact_pixel_data([PixelRedaction(BOX, ["1.2.826.0.77.2"])], reviewer="Dr. Test")
+    assert [info.name for info in store.list() if "thumbnail" in info.name] == []
+    with stored() as cod:
+        assert cod.get_metadata_field("thumbnail") is None
+
+
 def test_the_search_finds_what_is_hidden(stored: Open, store: ObjectStore, tmp_path: Path) -> None:
     """Find the runs of the third instance, which nobody has redacted, in what is stored: its icon is never coded."""
     with stored("e") as cod:
         cod.redact_pixel_data([PixelRedaction(BOX, ["1.2.826.0.77.2"])], reviewer="Dr. Test")
-    assert any(leaks(data, hidden(3)) for data in everything(store, tmp_path).values())
+    assert any(leaks(data, hidden(3)) for data in everything(store).values())
 
 
 def test_the_audit_record_grows(stored: Open) -> None:
@@ -286,14 +260,14 @@ def test_series_of_the_published_library(name: str, tmp_path: Path) -> None:
         arrays = {uid: cod.read_frame_array(uid, 0) for uid in cod.get_instances(strict_sorting=False)}
     box = BoundingBox(0, 0, min(array.shape[1] for array in arrays.values()), 12)
     rows = [row.tobytes() for array in arrays.values() for row in array[box.slices()]]
-    runs = {raw[start : start + RUN_BYTES] for raw in rows for start in range(len(raw) - RUN_BYTES + 1)}
+    runs = set().union(*map(runs_of, rows))
     runs = {run for run in runs if len(set(run)) > RUN_BYTES // 2}
     store = open_store(str(tmp_path / "datastore"))
-    places = [place for place, data in everything(store, tmp_path).items() if leaks(data, runs)]
+    places = [place for place, data in everything(store).items() if leaks(data, runs)]
     assert {place.rpartition(".")[2] for place in places} == {"tar", "json, unpacked"}
     with open_("e") as cod:
         cod.redact_pixel_data([PixelRedaction(box, list(arrays))], reviewer="Dr. Test")
-    assert [place for place, data in everything(store, tmp_path).items() if leaks(data, runs)] == []
+    assert [place for place, data in everything(store).items() if leaks(data, runs)] == []
     with open_("r") as cod:
         for uid, array in arrays.items():
             expected = array.copy()
