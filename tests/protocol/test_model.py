@@ -59,7 +59,8 @@ def test_model_with_one_fault(config: str) -> None:
     assert assert_no_violation(config, "--faults", "1") > 40_000
 
 
-LARGEST = ["append-append", "three-first", "three-writers"]  # 10 to 15 M states each, minutes on one processor
+LARGEST = ["append-append", "append-overwrite", "same-append", "three-first", "three-writers"]
+"""Minutes each: CI has thirty for everything."""
 
 
 @pytest.mark.slow
