@@ -23,6 +23,7 @@ _PREAMBLE_BYTES = 128
 _MAGIC = b"DICM"
 _FIRST_GROUPS = (0x0002, 0x0004, 0x0008)
 _LARGEST_EXPECTED_GROUP = 0x00FF
+_LEAST_SWAPPED_GROUP = 0x0400  # 0x0004, the least group of a dataset, in the other order
 _SPOOLED_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 20
 _DEFLATED_BYTES = 1 << 14
@@ -186,7 +187,8 @@ def _detect_little(reader: PositionedReader, start: int, *, assumed: bool) -> bo
         return assumed
     form, swapped = ("<HH", ">HH") if assumed else (">HH", "<HH")
     group, element = struct.unpack(form, head)
-    if group <= _LARGEST_EXPECTED_GROUP or find_public_vr(group << 16 | element) is not None:
+    is_length = element == 0 and group < _LEAST_SWAPPED_GROUP  # the retired length of a group, PS3.5 section 7.2
+    if is_length or group <= _LARGEST_EXPECTED_GROUP or find_public_vr(group << 16 | element) is not None:
         return assumed
     return assumed if struct.unpack(swapped, head)[0] > _LARGEST_EXPECTED_GROUP else not assumed
 

@@ -153,7 +153,7 @@ def uploaded(folder: Path, request: pytest.FixtureRequest) -> Place:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@in_ci("gcs")
+@in_ci("local")
 def test_a_series_of_five_gigabytes(
     place: Place, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
