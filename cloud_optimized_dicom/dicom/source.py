@@ -23,7 +23,6 @@ _PREAMBLE_BYTES = 128
 _MAGIC = b"DICM"
 _FIRST_GROUPS = (0x0002, 0x0004, 0x0008)
 _LARGEST_EXPECTED_GROUP = 0x00FF
-_LEAST_SWAPPED_GROUP = 0x0400  # 0x0004, the least group of a dataset, in the other order
 _SPOOLED_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 20
 _DEFLATED_BYTES = 1 << 14
@@ -182,15 +181,16 @@ def _with_encoding(source: DicomSource) -> DicomSource:
 
 def _detect_little(reader: PositionedReader, start: int, *, assumed: bool) -> bool:
     """Return the byte order in which the first tag is one that a dataset begins with, `assumed` where both may be."""
-    head = reader.read(start, 4)
+    head = reader.read(start, 8)
     if len(head) < 4:  # noqa: PLR2004
         return assumed
-    form, swapped = ("<HH", ">HH") if assumed else (">HH", "<HH")
-    group, element = struct.unpack(form, head)
-    is_length = element == 0 and group < _LEAST_SWAPPED_GROUP  # the retired length of a group, PS3.5 section 7.2
+    order, other = ("<", ">") if assumed else (">", "<")
+    group, element = struct.unpack(f"{order}HH", head[:4])
+    # The length of a group (PS3.5 section 7.2) is four bytes long, told in the same byte order as its tag.
+    is_length = element == 0 and head[4:] in {struct.pack(f"{order}L", 4), b"UL" + struct.pack(f"{order}H", 4)}
     if is_length or group <= _LARGEST_EXPECTED_GROUP or find_public_vr(group << 16 | element) is not None:
         return assumed
-    return assumed if struct.unpack(swapped, head)[0] > _LARGEST_EXPECTED_GROUP else not assumed
+    return assumed if struct.unpack(f"{other}H", head[:2])[0] > _LARGEST_EXPECTED_GROUP else not assumed
 
 
 def _inflate(source: DicomSource, target: IO[bytes], uri: str) -> str:

@@ -42,9 +42,10 @@ def test_ten_thousand_made_headers_equal_pydicoms(data: bytes) -> None:
     assert_header_equals_pydicoms(data)
 
 
-def test_a_dataset_may_begin_with_the_length_of_a_late_group() -> None:
+@pytest.mark.parametrize("group", [0x0100, 0x2200])
+def test_a_dataset_may_begin_with_the_length_of_a_late_group(group: int) -> None:
     """A first tag that only looks swapped, (0100,0000), is read in the byte order of the transfer syntax."""
-    elements = [(0x0100, 0x0000, bytes(4)), *((group, number, uid) for (group, number), uid in UIDS.items())]
+    elements = [(group, 0x0000, bytes(4)), *((group, number, uid) for (group, number), uid in UIDS.items())]
     dataset = b"".join(struct.pack("<HHL", *tag, len(value)) + value for *tag, value in elements)
     syntax = b"1.2.840.10008.1.2\0"
     meta = struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", len(syntax)) + syntax
