@@ -171,19 +171,28 @@ class _Export:
         """Do everything with so many workers."""
         workers: Workers[_Open | _Fetch, Event] = Workers(count)
         with workers:
-            running = 0
-            while True:
-                while running < count and (task := self._next_task(workers.say, count)) is not None:
-                    workers.submit(task)
-                    running += 1
-                if not running:
-                    return self._tally.report(self._removed, self._selection.uids - self._found)
-                answer = workers.next_answer()
-                if isinstance(answer, Ended):
-                    running -= 1
-                    self._ended(answer, count)
-                else:
+            try:
+                self._run(workers, count)
+            except BaseException:
+                for answer in workers.iter_answers():  # files that are in their places, whatever ends the run
                     self._note(answer)
+                raise
+        return self._tally.report(self._removed, self._selection.uids - self._found)
+
+    def _run(self, workers: Workers[_Open | _Fetch, Event], count: int) -> None:
+        running = 0
+        while True:
+            while running < count and (task := self._next_task(workers.say, count)) is not None:
+                workers.submit(task)
+                running += 1
+            if not running:
+                return
+            answer = workers.next_answer()
+            if isinstance(answer, Ended):
+                running -= 1
+                self._ended(answer, count)
+            else:
+                self._note(answer)
 
     def _next_task(self, say: Callable[[Event], None], count: int) -> _Open | _Fetch | None:
         if self._outdated:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -81,6 +82,14 @@ class Workers(Generic[Task, Answer]):
     def next_answer(self) -> Answer | Ended[Task]:
         """Wait for the next answer of any task."""
         return self._answers.get()
+
+    def iter_answers(self) -> Iterator[Answer]:
+        """Yield what tasks have said and nobody has heard yet; their ends are left out."""
+        with suppress(Empty):
+            while True:
+                answer = self._answers.get_nowait()
+                if not isinstance(answer, Ended):
+                    yield answer
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None and not self.stopped:

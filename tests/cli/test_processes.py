@@ -220,9 +220,7 @@ def test_an_interrupted_export_leaves_whole_files_only(server: GcsServer, inbox:
     assert files
     assert all(path.read_bytes() in originals for path in files)
     assert [path.name for path in own.iterdir()] == ["verified.sqlite"]
-    told = re.search(rb"(\d+) files?", err)
-    assert told is not None
-    assert int(told[1]) <= len(files)  # one that came to its place just then may not be told of
+    assert f"{len(files)} file".encode() in err
 
 
 def test_a_closed_pipe_ends_the_command_quietly(tmp_path: Path, cod: Cod) -> None:
