@@ -227,7 +227,7 @@ class DatasetWalk:
         self.problem = ""
         self._stop = extent.limit if extent.length is None else min(extent.start + extent.length, extent.limit)
         self._group = group
-        self._on_sequence = on_sequence or self._skip
+        self._on_sequence = on_sequence
 
     def __iter__(self) -> Iterator[RawElement]:
         parse, limit, group = _PARSERS[self.encoding], self.limit, self._group
@@ -264,7 +264,7 @@ class DatasetWalk:
         vr = _undefined_vr(self.reader, tag, vr, value, self.encoding)
         element = RawElement(tag, vr, self.position, value, 0, value, UNDEFINED_LENGTH)
         if vr == "SQ":
-            stop = self._on_sequence(element)
+            stop = (self._on_sequence or self._skip)(element)
             return element._replace(length=stop - value, stop=stop)
         scan = scan_value(self.reader, value, self.limit, little_endian=self.encoding.little_endian)
         return element._replace(length=scan.value_stop - value, stop=scan.stop, scan=scan)

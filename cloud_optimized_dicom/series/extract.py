@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.series.reader import SeriesReader
 
 _MOVES = 6
-_PART_BYTES = 2 << 20
+_PART_BYTES = 1 << 20
 _POLICY = FetchPolicy(max_request_bytes=_PART_BYTES)
 
 
@@ -65,7 +65,7 @@ def extract(reader: SeriesReader, records: Iterable[InstanceRecord], directory: 
     Notes
     -----
     Read by parallel requests, small instances together and large ones in parts, and written as they arrive.  At most
-    64 MiB are under way, however large the series is.  A file appears under its name once it is whole and compared:
+    32 MiB are under way, however large the series is.  A file appears under its name once it is whole and compared:
     until then, and where it never is, one that was there stays.
     """
     directory.mkdir(parents=True, exist_ok=True)

@@ -90,12 +90,6 @@ def peak_of(script: str, *arguments: Any, environment: dict[str, str]) -> Peak:
     return Peak(own, max(own, sampler.peak_bytes))
 
 
-def in_ci(kind: str) -> pytest.MarkDecorator:
-    """Run on one kind of store in CI, and on both by `make prove`: gigabytes twice would take CI too long."""
-    other = "gcs" if kind == "local" else "local"
-    return pytest.mark.parametrize("place", [kind, pytest.param(other, marks=pytest.mark.exhaustive)], indirect=True)
-
-
 @pytest.fixture(params=["local", "gcs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Return the URL of an empty datastore and the environment in which another process finds it."""
@@ -153,7 +147,6 @@ def uploaded(folder: Path, request: pytest.FixtureRequest) -> Place:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@in_ci("local")
 def test_a_series_of_five_gigabytes(
     place: Place, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -168,7 +161,6 @@ def test_a_series_of_five_gigabytes(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@in_ci("local")
 def test_an_instance_of_four_gigabytes(
     place: Place, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -194,7 +186,7 @@ def test_files_of_many_series(place: Place, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@in_ci("gcs")
+@pytest.mark.parametrize("place", [pytest.param("local", marks=pytest.mark.exhaustive), "gcs"], indirect=True)
 def test_a_series_of_twenty_thousand_instances(
     place: Place, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

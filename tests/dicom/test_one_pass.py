@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +53,18 @@ def test_a_small_file_is_one_read(file: RealFile) -> None:
     data = file.read()
     stream = counted(data)
     assert (stream.reads, stream.bytes_read) == (1, len(data))
+
+
+@pytest.mark.parametrize("file", accepted_files(), ids=lambda file: file.name)
+def test_what_was_read_is_freed_at_once(file: RealFile) -> None:
+    """Hold nothing of a real file once it was inspected: not until the garbage collector happens to run."""
+    data = file.read()
+    gc.disable()
+    try:
+        stream = weakref.ref(counted(data))
+        assert stream() is None
+    finally:
+        gc.enable()
 
 
 def test_a_ct_slice_is_one_read() -> None:

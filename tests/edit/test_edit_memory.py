@@ -8,7 +8,7 @@ import pytest
 
 from cloud_optimized_dicom import Datastore, Instance
 from cloud_optimized_dicom.storage.gcs_client import ClientRecipe
-from tests.core.test_memory import PEAK_BYTES, QuickSeries, in_ci, peak_of, place
+from tests.core.test_memory import PEAK_BYTES, QuickSeries, peak_of, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,6 @@ with datastore.open(key.study_uid, key.series_uid) as cod:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@in_ci("local")
 def test_a_series_of_800_megabytes(
     place: Place, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
