@@ -119,6 +119,16 @@ def member_name(instance_uid: str) -> str:
     return f"instances/{check_uid(instance_uid, 'instance')}.dcm"
 
 
+def member_uri(tar_uri: str, instance_uid: str) -> str:
+    """Return the URI of an instance in a tar: ``{tar}://instances/{uid}.dcm``.
+
+    Notes
+    -----
+    Nothing is checked: errors name so what a damaged document calls an instance.
+    """
+    return f"{tar_uri}://instances/{instance_uid}.dcm"
+
+
 @dataclass(frozen=True, slots=True)
 class NestedUri:
     """A tar and the name of a member in it, as ``{tar}://{member}``."""

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cloud_optimized_dicom.checksum import crc32c_of_stream
+from cloud_optimized_dicom.whole_files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from cloud_optimized_dicom.model import InstanceRecord
+    from collections.abc import Iterator
 
 
 @contextmanager
@@ -23,14 +21,6 @@ def staging(folder: Path) -> Iterator[Path]:
     """Give a hidden folder on the file system of `folder`, gone at the end: files in it move into place by renaming."""
     with tempfile.TemporaryDirectory(prefix=".cod-", dir=folder) as name:
         yield Path(name)
-
-
-def write_whole(chunks: Iterable[bytes], path: Path, scratch: Path) -> None:
-    """Write a file so that `path` never names a part of it, even after a power cut."""
-    part = scratch / "part"
-    with part.open("wb") as file:
-        file.writelines(chunks)
-    move_whole(part, path)
 
 
 def output_path(out: str) -> Path:
@@ -43,8 +33,8 @@ def output_path(out: str) -> Path:
 
 def write_output(data: bytes, path: Path) -> None:
     """Write a file that appears whole."""
-    with staging(path.parent) as folder:
-        write_whole([data], path, folder)
+    with replacing(path) as file:
+        file.write(data)
 
 
 def move_whole(part: Path, path: Path) -> None:
@@ -52,11 +42,3 @@ def move_whole(part: Path, path: Path) -> None:
     with part.open("rb") as file:
         os.fsync(file.fileno())
     part.replace(path)
-
-
-def holds(path: Path, record: InstanceRecord) -> bool:
-    """Return whether a file has the size and CRC32C of a stored instance."""
-    if not path.is_file() or path.stat().st_size != record.size:
-        return False
-    with path.open("rb") as file:
-        return crc32c_of_stream(file)[0] == record.crc32c

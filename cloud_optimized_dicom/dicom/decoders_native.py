@@ -10,13 +10,13 @@ import numpy as np
 from cloud_optimized_dicom.dicom.decoders_pixels import PixelError, UnsupportedPixelError
 from cloud_optimized_dicom.dicom.frames import is_swapped
 from cloud_optimized_dicom.dicom.source import EXPLICIT_BIG
+from cloud_optimized_dicom.format.offsets.description import SUBSAMPLED_INTERPRETATIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cloud_optimized_dicom.dicom.decoders_pixels import ImagePixels
 
-_SUBSAMPLED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422"})
 _RLE_HEADER = struct.Struct("<16L")
 _MAX_SEGMENTS = 15
 _MAX_RUN, _RUN_BYTES = 128, 2
@@ -85,7 +85,7 @@ def fill_native(out: NDArray[Any], encoded: bytes, pixels: ImagePixels, transfer
 
 def _is_subsampled(pixels: ImagePixels, encoded_bytes: int) -> bool:
     """Whether a frame has 2 samples a pixel; some writers label full-resolution data so (PS3.3 C.7.6.3.1.2)."""
-    if pixels.photometric_interpretation not in _SUBSAMPLED or pixels.samples_per_pixel == 1:
+    if pixels.photometric_interpretation not in SUBSAMPLED_INTERPRETATIONS or pixels.samples_per_pixel == 1:
         return False
     if pixels.columns % 2:
         raise PixelError("subsampled chrominance needs an even number of columns")

@@ -30,6 +30,11 @@ CODEC_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, Type
 """What codecs and their bindings raise on data that they do not take (NotImplementedError is a RuntimeError)."""
 
 
+def stored_range(bits_stored: int, *, signed: bool) -> tuple[int, int]:
+    """Return the least and the largest value that so many bits hold, in two's complement where they are signed."""
+    return (-(1 << (bits_stored - 1)), (1 << (bits_stored - 1)) - 1) if signed else (0, (1 << bits_stored) - 1)
+
+
 class PixelError(ValueError):
     """A frame that cannot be decoded; the text says why, without any header value."""
 
@@ -115,6 +120,11 @@ class ImagePixels:
     def samples(self) -> int:
         """Samples of one frame."""
         return self.rows * self.columns * self.samples_per_pixel
+
+    @property
+    def stored_range(self) -> tuple[int, int]:
+        """The least and the largest value that Bits Stored and Pixel Representation allow."""
+        return stored_range(self.bits_stored, signed=self.pixel_representation == 1)
 
     @property
     def shape(self) -> tuple[int, ...]:

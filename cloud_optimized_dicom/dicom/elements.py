@@ -37,7 +37,8 @@ _IMPLICIT = {True: struct.Struct("<HHL"), False: struct.Struct(">HHL")}
 _EXPLICIT = {True: struct.Struct("<HH2sH"), False: struct.Struct(">HH2sH")}
 _LONG = {True: struct.Struct("<L"), False: struct.Struct(">L")}
 _VRS = {str(vr).encode(): str(vr) for vr in STANDARD_VR}
-_LONG_VRS = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
+LONG_VRS = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
+"""Those whose length is told in four bytes, where the VR is told (PS3.5 table 7.1-1)."""
 
 
 class RawElement(NamedTuple):
@@ -128,7 +129,7 @@ def _explicit_parser(*, little_endian: bool) -> _Parser:
         try:
             group, element, code, length = unpack(buffer, at)
             vr = _VRS.get(code)
-            if vr in _LONG_VRS:
+            if vr in LONG_VRS:
                 return group << 16 | element, vr, _LONG_HEADER_BYTES, unpack_long(buffer, at + _HEADER_BYTES)[0]
         except struct.error:
             return None

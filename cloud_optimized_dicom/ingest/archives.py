@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from cloud_optimized_dicom.errors import CODError, InstanceValidationError
+from cloud_optimized_dicom.ingest.digest import digest_of
 from cloud_optimized_dicom.ingest.parts import reason_of
 from cloud_optimized_dicom.ingest.source_kinds import (
     FileSource,
@@ -21,7 +22,7 @@ from cloud_optimized_dicom.ingest.source_kinds import (
     ZipMemberSource,
 )
 from cloud_optimized_dicom.ranges import ByteRange
-from cloud_optimized_dicom.series.whole_files import new_file
+from cloud_optimized_dicom.whole_files import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,14 +78,15 @@ def iter_members(archive: Source, temp_dir: Path | None = None) -> Iterator[Sour
     A damaged archive yields what can be reached, then a failure.  Of members of one name the first is yielded, others
     are failures: nothing could tell later which of them was meant.
     """
-    names: set[str] = set()
+    met: set[bytes] = set()  # digests: of a million members the names alone would take hundreds of megabytes
     try:
         for member in _iter_kind(archive, temp_dir):
-            if isinstance(member, SourceFailure) or member.uri not in names:
+            digest = digest_of(member.uri)
+            if isinstance(member, SourceFailure) or digest not in met:
                 yield member
             else:
                 yield SourceFailure(member.uri, _TWICE)
-            names.add(member.uri)
+            met.add(digest)
     except InstanceValidationError as error:
         yield SourceFailure(archive.uri, error.reason)
     except CODError as error:

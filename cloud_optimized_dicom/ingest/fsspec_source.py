@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cloud_optimized_dicom.errors import InstanceValidationError, MissingDependencyError, SourceUnavailableError
+from cloud_optimized_dicom.ingest.http_source import PASSING_STATUSES
 from cloud_optimized_dicom.ingest.public_uri import CHAIN, is_chained, public_uri
 from cloud_optimized_dicom.ingest.source_kinds import FileSource
 from cloud_optimized_dicom.series.files import RangeFile
-from cloud_optimized_dicom.series.whole_files import new_file
+from cloud_optimized_dicom.whole_files import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +58,6 @@ _OUTAGE_NUMBERS = frozenset(
         *(errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET),
     }
 )
-_OUTAGE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -92,7 +92,7 @@ def _is_outage(error: Exception) -> bool:
     """Return whether the next attempt may well succeed: the network, or the server, was out of order."""
     status = _status_of(error)
     if status is not None:
-        return status in _OUTAGE_STATUS
+        return status in PASSING_STATUSES
     if isinstance(error, (*_loaded(_OUTAGES), ConnectionError, TimeoutError, socket.gaierror)):
         return not isinstance(error, _loaded(_LASTING))
     return isinstance(error, OSError) and error.errno in _OUTAGE_NUMBERS

@@ -18,19 +18,21 @@ from cloud_optimized_dicom.ingest.public_uri import public_uri
 from cloud_optimized_dicom.ingest.source_kinds import FileSource, TemporarySource
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.files import WHOLE_BYTES, open_range_file
-from cloud_optimized_dicom.series.whole_files import new_file
+from cloud_optimized_dicom.whole_files import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import requests
 
+PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""What a server answers that may well have the file another time."""
+
 _BLOCK_BYTES = 1 << 20
 _TIMEOUTS_SECONDS = (10, 60)  # to connect; between two pieces of an answer
 _TRIES = 4
 _CONTENT_RANGE = re.compile(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]+)")
 _OK, _PARTIAL, _GONE, _UNSATISFIABLE = 200, 206, (404, 410), 416
-_BUSY = (429, 500, 502, 503, 504)
 _DENIED, _REFUSED = (401, 403), 400
 
 
@@ -45,7 +47,7 @@ def _session(_process: int) -> requests.Session:
         _TRIES,
         connect=2,
         backoff_factor=0.3,
-        status_forcelist=_BUSY,
+        status_forcelist=PASSING_STATUSES,
         raise_on_status=False,
         redirect=None,
     )
@@ -176,7 +178,7 @@ class HttpSource:
                 raise InstanceValidationError(self.uri, f"not found (HTTP {status})")
             if status in _DENIED:
                 raise InstanceValidationError(self.uri, f"access denied (HTTP {status})")
-            if status in _BUSY:
+            if status in PASSING_STATUSES:
                 raise SourceUnavailableError(self.uri, f"the server is busy or out of order (HTTP {status})")
             if (status >= _REFUSED and status != _UNSATISFIABLE) or status not in {_OK, _PARTIAL, _UNSATISFIABLE}:
                 raise InstanceValidationError(self.uri, f"the server refused (HTTP {status})")

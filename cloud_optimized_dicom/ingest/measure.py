@@ -14,7 +14,7 @@ from cloud_optimized_dicom.errors import HintMismatchError, InstanceValidationEr
 from cloud_optimized_dicom.ingest.fsspec_source import FsspecSource
 from cloud_optimized_dicom.ingest.http_source import HttpSource
 from cloud_optimized_dicom.ingest.source_kinds import FileSource, GunzipSource, ObjectSource, Source
-from cloud_optimized_dicom.series.whole_files import new_file
+from cloud_optimized_dicom.whole_files import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,10 +116,20 @@ def fetched(source: Source, directory: Path, check: Callable[[], None] = lambda:
             check()
             copy.write(chunk)
     local = FileSource(source.uri, Path(copy.name), source.size, source.crc32c)
+    try:
+        packed = _is_packed(source, local)
+    except BaseException:
+        local.path.unlink(missing_ok=True)
+        raise
+    return _unpacked(local, directory) if packed else local
+
+
+def _is_packed(source: ObjectSource, copy: FileSource) -> bool:
+    """Return whether a copy is that of an object whose content encoding is yet to be undone."""
     # Of what was not listed nobody has said yet how it is kept; to ask first would be a request for every object.
-    if source.version is None and _is_gzip(local.path) and source.store.stat(source.name).content_encoding == "gzip":
-        return _unpacked(local, directory)
-    return local
+    if source.version is not None or not _is_gzip(copy.path):
+        return False
+    return source.store.stat(source.name).content_encoding == "gzip"
 
 
 def _is_gzip(path: Path) -> bool:

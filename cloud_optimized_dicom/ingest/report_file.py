@@ -9,14 +9,14 @@ import os
 import threading
 from array import array
 from dataclasses import asdict, dataclass, fields
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from cloud_optimized_dicom.events import Outcome
-from cloud_optimized_dicom.series.whole_files import replacing
+from cloud_optimized_dicom.ingest.digest import DIGEST_BYTES, digest_of
+from cloud_optimized_dicom.whole_files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from cloud_optimized_dicom.hints import Hints
 
-_DIGEST_BYTES = 16
 _OUTCOMES: tuple[str, ...] = get_args(Outcome)
 _FINISHED = frozenset({"new", "same"})
 
@@ -157,7 +156,7 @@ class FinishedFiles:
     def add(self, line: ReportLine) -> None:
         """Take note of a line."""
         self._sorted = None
-        self._digests += _digest(line.uri)
+        self._digests += digest_of(line.uri)
         self._crcs.append(_number(line.crc32c))
         self._sizes.append(line.size_bytes)
 
@@ -169,11 +168,11 @@ class FinishedFiles:
         A claimed CRC32C must be the one that was claimed then; without one, a claimed size must be the size.
         """
         if self._sorted is None:
-            digests = np.frombuffer(bytes(self._digests), dtype=f"S{_DIGEST_BYTES}")
+            digests = np.frombuffer(bytes(self._digests), dtype=f"S{DIGEST_BYTES}")
             order = np.argsort(digests)
             self._sorted = digests[order], np.asarray(self._crcs)[order], np.asarray(self._sizes)[order]
         digests, crcs, sizes = self._sorted
-        wanted = np.frombuffer(_digest(uri), dtype=digests.dtype)
+        wanted = np.frombuffer(digest_of(uri), dtype=digests.dtype)
         first, last = (int(np.searchsorted(digests, wanted, side)[0]) for side in ("left", "right"))
         crc = _number(hints.crc32c)
         return any(
@@ -181,10 +180,6 @@ class FinishedFiles:
             and (hints.crc32c is not None or hints.size in (None, sizes[place]))
             for place in range(first, last)
         )
-
-
-def _digest(uri: str) -> bytes:
-    return blake2b(uri.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
 
 
 def _number(crc32c: str | None) -> int:

@@ -18,6 +18,7 @@ from cloud_optimized_dicom.format.dicom_json import pack_header
 from cloud_optimized_dicom.ingest.measure import fetched, measure, relative_uri, with_bulk_data_base
 from cloud_optimized_dicom.ingest.source_kinds import temporary_bytes
 from cloud_optimized_dicom.processes.pool import NoWorkerError, WorkerDiedError, WorkerPool
+from cloud_optimized_dicom.storage.payload import FilePayload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -98,12 +99,15 @@ class Job:
         Gives the URI that it will be stored under, once its UIDs are known.
     facts
         What was measured before; None: nothing was.
+    target
+        What it is likely to be recompressed to: a process for that starts meanwhile.
     """
 
     source: Source
     hints: Hints
     uri_of: Callable[[DicomFacts], str]
     facts: DicomFacts | None = None
+    target: Target | None = None
 
 
 class Workshop:
@@ -133,6 +137,7 @@ class Workshop:
         self._mutex = threading.Lock()
         self._transcoder: Transcoder | None = None
         self._begun = 0
+        self._started = 0
         self._stopped = threading.Event()
 
     def __enter__(self) -> Self:
@@ -192,6 +197,9 @@ class Workshop:
             return _Waiting(item, error, 0)
         if job is None:
             return _Waiting(item, None, 0)
+        if job.target is not None and self._started < self._workers:
+            self._started += 1
+            self._open_transcoder().start_worker(job.target)
         size = job.source.size
         self._begun += size is None or size <= _SMALL_BYTES
         if self._is_quicker_here(job):
@@ -263,18 +271,24 @@ class Workshop:
             yield first, outcome.result()
 
     def _transcoded(self, payload: Payload, target: Target) -> TranscodeOutcome | Exception:
+        transcoder = self._open_transcoder()
+        try:
+            if isinstance(payload, FilePayload):
+                return transcoder.transcode(payload.path, target, self._directory, bulk_data_uri=relative_uri)
+            with payload.open() as stream:
+                return transcoder.transcode(stream, target, self._directory, bulk_data_uri=relative_uri)
+        except CancelledError as error:
+            raise StoppedError from error
+        except (CODError, OSError, ValueError) as error:
+            return error
+
+    def _open_transcoder(self) -> Transcoder:
         from cloud_optimized_dicom.dicom.transcode.transcoder import Transcoder  # noqa: PLC0415 - loads codecs
 
         with self._mutex:
             if self._transcoder is None:
                 self._transcoder = Transcoder(self._workers)
-        try:
-            with payload.open() as stream:
-                return self._transcoder.transcode(stream, target, self._directory, bulk_data_uri=relative_uri)
-        except CancelledError as error:
-            raise StoppedError from error
-        except (CODError, OSError, ValueError) as error:
-            return error
+            return self._transcoder
 
 
 def _measure_in_worker(source: Source, hints: Hints) -> DicomFacts | Exception:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
-from cloud_optimized_dicom.dicom.transcode.transcoder import new_file
 from cloud_optimized_dicom.redaction.image import open_image
 from cloud_optimized_dicom.redaction.model import FileState, RedactedInstance, RedactionRecord
 from cloud_optimized_dicom.redaction.plan import PlannedImage, group_regions, plan_images
 from cloud_optimized_dicom.redaction.write import Work, write_redacted
+from cloud_optimized_dicom.whole_files import new_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from cloud_optimized_dicom.bounding_box import PixelRedaction
     from cloud_optimized_dicom.redaction.model import RedactionOptions, TargetFile
@@ -63,10 +63,10 @@ def redact_files(
 def _redact(planned: PlannedImage, options: RedactionOptions) -> tuple[Path, RedactedInstance]:
     """Write the new file of an image; return where it is, and what was done."""
     image = planned.image
-    with new_file(image.path.parent, ".redacted-") as (path, file):
+    with new_file(image.path.parent, ".dcm", ".redacted-") as file:
         with open_image(image) as opened:
             fill = write_redacted(Work(opened, planned.regions, options), file)
         file.flush()
         facts = inspect_dicom(file, image.name, bulk_data_uri=lambda *_: "")
     after = FileState(facts.transfer_syntax_uid, facts.size, facts.crc32c)
-    return path, RedactedInstance(image.name, planned.regions, fill, image.state, after)
+    return Path(file.name), RedactedInstance(image.name, planned.regions, fill, image.state, after)

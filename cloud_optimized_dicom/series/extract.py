@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING
 from cloud_optimized_dicom.checksum import combine_all, crc32c, encode
 from cloud_optimized_dicom.errors import HashMismatchError, ObjectNotFoundError, StaleReadError, TarValidationError
 from cloud_optimized_dicom.ranges import ByteRange, FetchPolicy
-from cloud_optimized_dicom.series.whole_files import replacing
+from cloud_optimized_dicom.whole_files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

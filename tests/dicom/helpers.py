@@ -13,12 +13,15 @@ from cloud_optimized_dicom.format.offsets.items import HEADER_BYTES, join_items
 from tests.realfiles import RealFile, real_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cloud_optimized_dicom.model import DicomFacts, FrameTable
+    from cloud_optimized_dicom.ranges import ByteRange
 
 
 def inspect(data: bytes) -> DicomFacts:
     """Inspect a file; the BulkDataURIs are ``start:stop``."""
-    return inspect_dicom(io.BytesIO(data), "file.dcm", bulk_data_uri=lambda _, span: f"{span.start}:{span.stop}")
+    return inspect_dicom(io.BytesIO(data), "file.dcm", bulk_data_uri=uri_of)
 
 
 def header_of(facts: DicomFacts) -> dict[str, Any]:
@@ -68,3 +71,15 @@ def facts_of(file: RealFile) -> DicomFacts:
     facts = inspected(file)
     assert not isinstance(facts, str), facts
     return facts
+
+
+def uri_of(_: str, span: ByteRange) -> str:
+    """Return a bulk data URI."""
+    return f"{span.start}:{span.stop}"
+
+
+def source_in(folder: Path, data: bytes) -> Path:
+    """Write a file beside the folder for results; return its path."""
+    path = folder.parent / f"{folder.name}.dcm"
+    path.write_bytes(data)
+    return path

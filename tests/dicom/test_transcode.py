@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -24,10 +25,11 @@ from cloud_optimized_dicom.dicom.transcode.codecs import CODECS, Codec
 from cloud_optimized_dicom.dicom.transcode.model import Kept, PixelFormat, Reason, Recompressed, Target
 from cloud_optimized_dicom.dicom.transcode.plan import plan_transcode
 from cloud_optimized_dicom.dicom.transcode.transcoder import Settings, Transcoder
+from cloud_optimized_dicom.errors import InstanceValidationError
 from cloud_optimized_dicom.processes.pool import WorkerPool
 from cloud_optimized_dicom.testing.datasets import kinds
 from cloud_optimized_dicom.testing.datasets.base import Uids, describe_pixels, make_dataset, to_bytes
-from tests.dicom.helpers import joined, table_of
+from tests.dicom.helpers import joined, source_in, table_of, uri_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +50,7 @@ def transcoder() -> Iterator[Transcoder]:
 
 def run(transcoder: Transcoder, data: bytes, target: Target, folder: Path) -> TranscodeOutcome:
     """Recompress a file held in memory."""
-    return transcoder.transcode(io.BytesIO(data), target, folder, bulk_data_uri=lambda _, span: f"{span.start}")
+    return transcoder.transcode(io.BytesIO(data), target, folder, bulk_data_uri=uri_of)
 
 
 def made(outcome: TranscodeOutcome) -> pydicom.FileDataset:
@@ -357,9 +359,9 @@ def decode_never(frame: bytes, image: PixelFormat) -> Any:
     raise RuntimeError(f"{len(frame)} {image.rows}")
 
 
-def with_encoder(encode: Any, decode: Any = CODECS[Target.HTJ2K].decode) -> Settings:
-    """Return settings in which HTJ2K is coded so."""
-    return Settings(codecs={Target.HTJ2K: Codec(encode, decode)}, batch_bytes=2000)
+def with_encoder(encode: Any, decode: Any = CODECS[Target.HTJ2K].decode, limit: int = 2000) -> Settings:
+    """Return settings in which HTJ2K is coded so, in batches of so many bytes."""
+    return Settings(codecs={Target.HTJ2K: Codec(encode, decode)}, batch_bytes=limit)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +386,64 @@ def test_a_crashing_codec_harms_its_own_file_only(tmp_path: Path) -> None:
         outcomes = list(threads.map(lambda data: run(transcoder, data, Target.HTJ2K, tmp_path), [fatal, fine] * 6))
     assert [outcome.reason for outcome in outcomes] == [Reason.UNSUPPORTED, Reason.RECOMPRESSED] * 6
     assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("target", Target)
+def test_a_worker_makes_the_same_of_a_whole_file(transcoder: Transcoder, target: Target, tmp_path: Path) -> None:
+    """Recompress a small file in one process to the bytes and facts that several make of its frames."""
+    data = kinds.native(kinds.make_frames(7, 40, 31) // 64)
+    pieces = run(transcoder, data, target, tmp_path)
+    whole = transcoder.transcode(source_in(tmp_path, data), target, tmp_path, bulk_data_uri=uri_of)
+    assert isinstance(pieces, Recompressed)
+    assert isinstance(whole, Recompressed)
+    assert whole.path.read_bytes() == pieces.path.read_bytes()
+    assert (whole.facts, whole.saved_bytes) == (pieces.facts, pieces.saved_bytes)
+
+
+def test_a_whole_file_that_is_none_is_refused(transcoder: Transcoder, tmp_path: Path) -> None:
+    """Raise for a small file that is no DICOM file, naming it, and go on."""
+    path = source_in(tmp_path, b"no DICOM file" * 100)
+    with pytest.raises(InstanceValidationError, match=re.escape(str(path))):
+        transcoder.transcode(path, Target.HTJ2K, tmp_path, bulk_data_uri=uri_of)
+    with pytest.raises(FileNotFoundError):
+        transcoder.transcode(tmp_path / "none.dcm", Target.HTJ2K, tmp_path, bulk_data_uri=uri_of)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (with_encoder(encode_one_bit_wrong, limit=1 << 20), Reason.MISMATCH),
+        (with_encoder(encode_or_crash, limit=1 << 20), Reason.UNSUPPORTED),
+    ],
+    ids=["other pixels", "crash"],
+)
+def test_a_codec_that_fails_on_a_whole_file_harms_it_only(settings: Settings, reason: Reason, tmp_path: Path) -> None:
+    """Keep a small file whose codec errs or dies, leave nothing of it, and recompress the others."""
+    fatal, fine = source_in(tmp_path, kinds.native(FRAME)), tmp_path.parent / "fine.dcm"
+    fine.write_bytes(kinds.native(kinds.make_frames(4, 40, 40)))
+    with Transcoder(2, settings=settings) as transcoder:
+        for _ in range(3):
+            outcome = transcoder.transcode(fatal, Target.HTJ2K, tmp_path, bulk_data_uri=uri_of)
+            assert outcome.reason is reason
+            assert list(tmp_path.iterdir()) == []
+        if reason is Reason.UNSUPPORTED:
+            assert isinstance(transcoder.transcode(fine, Target.HTJ2K, tmp_path, bulk_data_uri=uri_of), Recompressed)
+
+
+def test_closing_ends_whole_files_and_leaves_nothing(tmp_path: Path) -> None:
+    """Raise in the calls whose small files workers have on their way, and delete what they began."""
+    path = source_in(tmp_path, kinds.native(FRAME))
+    transcoder = Transcoder(2, settings=with_encoder(encode_never, limit=1 << 20))
+    with ThreadPoolExecutor(3) as threads:
+        calls = [
+            threads.submit(transcoder.transcode, path, Target.HTJ2K, tmp_path, bulk_data_uri=uri_of) for _ in range(3)
+        ]
+        while len(list(tmp_path.iterdir())) < 2:
+            threading.Event().wait(0.01)
+        transcoder.close()
+        assert all(isinstance(call.exception(), CancelledError) for call in calls)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_closing_cancels_and_leaves_nothing(tmp_path: Path) -> None:
@@ -418,9 +478,10 @@ def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
         "import sys\n"
         "from cloud_optimized_dicom.dicom.transcode.model import Target\n"
         "from cloud_optimized_dicom.dicom.transcode.transcoder import Transcoder\n"
+        "from cloud_optimized_dicom.ingest.measure import relative_uri\n"
         "print('begin')\n"
         "with Transcoder(2) as transcoder:\n"
-        "    done = transcoder.transcode(sys.argv[1], Target.HTJ2K, sys.argv[2], bulk_data_uri=lambda u, s: '')\n"
+        "    done = transcoder.transcode(sys.argv[1], Target.HTJ2K, sys.argv[2], bulk_data_uri=relative_uri)\n"
         "print(done.reason)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import itertools
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from pydicom.pixels import get_decoder
 from cloud_optimized_dicom.dicom.transcode.model import Kept, Reason, Recompressed, Target
 from cloud_optimized_dicom.dicom.transcode.transcoder import Transcoder
 from tests.dicom import oracle
-from tests.dicom.helpers import accepted_files, facts_of, header_of, joined, table_of
+from tests.dicom.helpers import accepted_files, facts_of, header_of, joined, source_in, table_of, uri_of
 from tests.realfiles import RealFile, real_file
 
 if TYPE_CHECKING:
@@ -52,9 +51,8 @@ def transcoder() -> Iterator[Transcoder]:
 
 
 def recompress(transcoder: Transcoder, data: bytes, target: Target, folder: Path) -> TranscodeOutcome:
-    """Recompress a file held in memory."""
-    uri = lambda _, span: f"{span.start}:{span.stop}"  # noqa: E731
-    return transcoder.transcode(io.BytesIO(data), target, folder, bulk_data_uri=uri)
+    """Recompress a file by its path: a worker does it whole, where it is small."""
+    return transcoder.transcode(source_in(folder, data), target, folder, bulk_data_uri=uri_of)
 
 
 def pixels(data: bytes) -> np.ndarray[Any, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cloud_optimized_dicom.bulk import BulkIngest, BulkOptions
-from cloud_optimized_dicom.errors import InstanceValidationError, SourceUnavailableError
+from cloud_optimized_dicom.errors import InstanceValidationError, SourceUnavailableError, TransientStorageError
 from cloud_optimized_dicom.hints import Hints
 from cloud_optimized_dicom.ingest.archives import SourceFailure
 from cloud_optimized_dicom.ingest.measure import copied, fetched, measure
@@ -24,6 +24,7 @@ from cloud_optimized_dicom.storage.base import Attributes, new_write_id
 from cloud_optimized_dicom.storage.memory import MemoryStore
 from cloud_optimized_dicom.storage.payload import BytesPayload
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
+from cloud_optimized_dicom.testing.faulty_store import FaultyStore, StoreFault, StoreFaultKind
 from cloud_optimized_dicom.testing.intercepting_store import InterceptingStore
 from tests.limits import files_of_at_most
 
@@ -206,3 +207,12 @@ def test_an_object_that_is_kept_packed_is_the_same_listed_or_named(inbox: Memory
         with fetched(source, scratch).open() as stream:  # type: ignore[union-attr]
             assert stream.read() == SLICE
     assert len(list(scratch.iterdir())) == 1
+
+
+def test_an_object_of_which_nobody_can_say_how_it_is_kept_leaves_nothing(inbox: MemoryStore, scratch: Path) -> None:
+    """What looks packed is asked for; when that fails, the copy is gone."""
+    put(inbox, "a.dcm", gzip.compress(SLICE))
+    store = FaultyStore(inbox, [StoreFault(StoreFaultKind.FAIL, operation="stat")])
+    with pytest.raises(TransientStorageError):
+        fetched(ObjectSource(inbox.url_of("a.dcm"), store, "a.dcm"), scratch)
+    assert not list(scratch.iterdir())

@@ -94,6 +94,8 @@ def test_outages_of_file_systems_are_told_from_refusals(error: Exception, tmp_pa
         ("cut/large.dcm", True),
         pytest.param("503/x", True, marks=pytest.mark.slow),
         pytest.param("429/x", True, marks=pytest.mark.slow),
+        pytest.param("425/x", True, marks=pytest.mark.slow),
+        pytest.param("408/x", True, marks=pytest.mark.slow),
         ("404/x", False),
         ("403/x", False),
         ("400/x", False),

@@ -10,7 +10,9 @@ import pickle
 import shutil
 import tarfile
 import tempfile
+import tracemalloc
 import zipfile
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,8 @@ import pytest
 
 from cloud_optimized_dicom.checksum import crc32c, encode
 from cloud_optimized_dicom.errors import InstanceValidationError, ObjectNotFoundError
+from cloud_optimized_dicom.ingest.archives import iter_members
+from cloud_optimized_dicom.ingest.source_kinds import TarMemberSource
 from cloud_optimized_dicom.ingest.sources import FileSource, Source, SourceFailure, iter_sources, source_of
 from cloud_optimized_dicom.storage.base import Attributes, new_write_id
 from cloud_optimized_dicom.storage.payload import BytesPayload
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.storage.base import ObjectStore
 
 CONTENT = {"b/2.dcm": b"two" * 70_000, "a.dcm": b"one", "b/10.dcm": b"", "c d/3": bytes(range(256)) * 5000}
+_MANY = 3000
 
 
 def read(source: Source) -> bytes:
@@ -343,6 +348,21 @@ def test_members_of_a_remote_tar_are_read_without_their_neighbours() -> None:
         stream.seek(990)
         assert stream.read() == b"s" * 10
         assert stream.read() == b""
+
+
+def test_the_names_of_many_members_are_not_held(tmp_path: Path) -> None:
+    """An archive is gone through in a few bytes a member, however long its own URI and the names in it are."""
+    with tarfile.open(tmp_path / "many.tar", "w") as tar:
+        for index in range(_MANY):
+            tar.addfile(tarfile.TarInfo(f"{index:090}"))
+        tar.addfile(tarfile.TarInfo(f"{0:090}"))
+    archive = FileSource(f"gs://b/{'x' * 1000}.tar", tmp_path / "many.tar")
+    tracemalloc.start()
+    kinds = Counter(type(member) for member in iter_members(archive))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert kinds == {TarMemberSource: _MANY, SourceFailure: 1}
+    assert peak < 300 * _MANY, peak
 
 
 def test_links_and_devices_in_a_tar_are_failures(tmp_path: Path) -> None:

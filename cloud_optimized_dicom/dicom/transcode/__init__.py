@@ -7,5 +7,5 @@
 - `codestream`: whether a compressed frame is what its lossless transfer syntax claims
 - `dataset`: everything but the pixels, raw, in explicit VR little endian
 - `assemble`: the new file
-- `transcoder`: all of it, for a file
+- `transcoder`: all of it, for a file; a small one in a worker process, of others the frames
 """

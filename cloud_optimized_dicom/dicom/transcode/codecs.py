@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ class Codec(NamedTuple):
     decode: Callable[[bytes, PixelFormat], Pixels]
 
 
+@cache  # asked for every file, and it looks through the path
 def require_codec(target: Target) -> None:
     """Check that what a target needs is installed, without importing it.
 
@@ -51,6 +53,12 @@ def require_codec(target: Target) -> None:
     """
     if any(importlib.util.find_spec(name) is None for name in _MODULES[target]):
         raise MissingDependencyError(f"recompression to {target.value}", "codecs")
+
+
+def load_codec(target: Target) -> None:
+    """Import what a target needs, where a process has nothing better to do yet."""
+    for name in _MODULES[target]:
+        _import(name)
 
 
 def encode_htj2k(pixels: Pixels, image: PixelFormat) -> bytes:

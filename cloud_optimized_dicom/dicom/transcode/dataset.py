@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
-from cloud_optimized_dicom.dicom.elements import DatasetWalk, Encoding, Extent, RawElement, detect_implicit
+from cloud_optimized_dicom.dicom.elements import LONG_VRS, DatasetWalk, Encoding, Extent, RawElement, detect_implicit
 from cloud_optimized_dicom.dicom.header import MAX_DEPTH
 from cloud_optimized_dicom.dicom.transcode.plan import PHOTOMETRIC, PIXEL_DATA, PLANAR
 from cloud_optimized_dicom.dicom.values import BINARY_VRS, CONVERTED_VRS
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 _LONG = struct.Struct("<HH2s2xL")  # PS3.5 table 7.1-1
 _SHORT = struct.Struct("<HH2sH")  # PS3.5 table 7.1-2
 _ITEM = struct.Struct("<HHL")
-_LONG_VRS = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
 _WRITABLE_VRS = CONVERTED_VRS | BINARY_VRS | {"SQ"}
 _LARGEST_SHORT = 0xFFFF
 _WORD_BYTES = {"US": 2, "SS": 2, "OW": 2, "AT": 2, "UL": 4, "SL": 4, "FL": 4, "OF": 4, "OL": 4} | dict.fromkeys(
@@ -148,7 +146,7 @@ def _element(tag: int, vr: str, value: bytes) -> bytes:
 
 def _header(tag: int, vr: str, length: int) -> bytes:
     group, element = tag >> 16, tag & 0xFFFF
-    if vr in _LONG_VRS:
+    if vr in LONG_VRS:
         return _LONG.pack(group, element, vr.encode(), length)
     if length > _LARGEST_SHORT:
         raise NotExactError("a value is too long for its VR")
@@ -184,26 +182,25 @@ class _Kept:
 
     def pieces(self, elements: Sequence[RawElement]) -> Iterable[Piece]:
         """Yield what is written of some elements; neighbours that are copied as one range."""
-        pending: ByteRange | None = None
+        start = stop = 0  # of what is copied as one
         for element in elements:
-            span = ByteRange(element.start, element.stop)
             if self._raw and element.tag not in self._dropped and element.tag not in self._new:
-                if pending is not None and pending.stop == span.start:
-                    pending = ByteRange(pending.start, span.stop)
-                    continue
-                if pending is not None:
-                    yield pending
-                pending = span
+                if element.start != stop:
+                    yield from _range(start, stop)
+                    start = element.start
+                stop = element.stop
                 continue
-            if pending is not None:
-                yield pending
-                pending = None
+            yield from _range(start, stop)
+            start = stop = element.stop
             if element.tag in self._new:
                 yield self._new[element.tag]
             elif element.tag not in self._dropped:
                 yield from self._writer.element(element)
-        if pending is not None:
-            yield pending
+        yield from _range(start, stop)
+
+
+def _range(start: int, stop: int) -> Iterable[ByteRange]:
+    return (ByteRange(start, stop),) if start < stop else ()
 
 
 @dataclass(frozen=True)

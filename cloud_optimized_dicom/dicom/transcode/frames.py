@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cloud_optimized_dicom.dicom.decoders_pixels import stored_range
 from cloud_optimized_dicom.dicom.transcode.codestream import is_lossless
 from cloud_optimized_dicom.dicom.transcode.model import Kept, PixelFormat, Reason, TranscodePlan
 from cloud_optimized_dicom.dicom.transcode.plan import UNCOMPRESSED_SYNTAXES
@@ -136,5 +137,5 @@ def _fits(pixels: NDArray[Any], image: PixelFormat) -> bool:
     bits = image.bits_stored
     if bits == image.bits_allocated:
         return True
-    least, most = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if image.is_signed else (0, (1 << bits) - 1)
+    least, most = stored_range(bits, signed=image.is_signed)
     return bool(least <= pixels.min() and pixels.max() <= most)

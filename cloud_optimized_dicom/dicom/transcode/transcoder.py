@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from collections import deque
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from cloud_optimized_dicom.dicom.frames import plan_frame_table, read_frame
 from cloud_optimized_dicom.dicom.inspect import inspect_dicom
 from cloud_optimized_dicom.dicom.source import DicomSource, open_source
 from cloud_optimized_dicom.dicom.transcode.assemble import BASIC_TABLE_LIMIT_BYTES, Assembler, TooLargeError
 from cloud_optimized_dicom.dicom.transcode.budget import ByteBudget
-from cloud_optimized_dicom.dicom.transcode.codecs import CODECS, Codec, require_codec
+from cloud_optimized_dicom.dicom.transcode.codecs import CODECS, Codec, load_codec, require_codec
 from cloud_optimized_dicom.dicom.transcode.dataset import Changes, NotExactError, Surroundings, plan_surroundings
 from cloud_optimized_dicom.dicom.transcode.frames import FrameJob, transcode_frames
 from cloud_optimized_dicom.dicom.transcode.model import (
@@ -33,12 +34,13 @@ from cloud_optimized_dicom.dicom.transcode.plan import (
     plan_transcode,
     read_pixel_format,
 )
-from cloud_optimized_dicom.errors import FrameTableError
+from cloud_optimized_dicom.errors import CODError, FrameTableError
 from cloud_optimized_dicom.format.offsets.reader import PositionedReader
 from cloud_optimized_dicom.processes.pool import NoWorkerError, WorkerDiedError, WorkerPool
+from cloud_optimized_dicom.whole_files import new_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from concurrent.futures import Future
     from types import TracebackType
 
@@ -48,6 +50,15 @@ if TYPE_CHECKING:
 
     BulkDataUri = Callable[[str, ByteRange], str]
     """Makes the URI of a large value, as `inspect_dicom` wants it."""
+
+    class _Encoded(Protocol):
+        """The encoded frames of an instance in order, by the batch, or why it stays."""
+
+        def __iter__(self) -> Iterator[list[bytes] | Kept]: ...
+
+        def close(self) -> None: ...
+
+    _Encode = Callable[[FrameJob, "_Frames"], _Encoded]
 
 _BATCH_BYTES = 4 << 20
 _IN_FLIGHT_BATCHES = 2  # a worker: one that it works on, and one that waits for it
@@ -64,7 +75,8 @@ class Settings:
     basic_table_limit_bytes
         Sources from this size on get an Extended Offset Table: the result is smaller, so below it 32 bits suffice.
     batch_bytes
-        Frames are handed to a worker in batches of about this size, decoded.
+        Frames are handed to a worker in batches of about this size, decoded.  Of a file by its path that is no larger
+        a worker does all the work, so that this process is no bottleneck.
     """
 
     codecs: Mapping[Target, Codec] = field(default_factory=CODECS.copy)
@@ -105,6 +117,11 @@ class Transcoder:
         """End the workers; calls that are on their way raise `CancelledError`."""
         self._pool.close()
 
+    def start_worker(self, target: Target) -> None:
+        """Start a process, if there are fewer than there may be, and let it load a codec; nobody waits for it."""
+        with suppress(CancelledError):
+            self._pool.submit(load_codec, target)
+
     def transcode(
         self, source: str | Path | BinaryIO, target: Target, out_dir: str | Path, *, bulk_data_uri: BulkDataUri
     ) -> TranscodeOutcome:
@@ -117,7 +134,7 @@ class Transcoder:
         out_dir
             Where the new file is made; nothing stays there unless it is `Recompressed`.
         bulk_data_uri
-            As for `inspect_dicom`, for the facts of the new file.
+            As for `inspect_dicom`, for the facts of the new file; for paths a function that workers can import.
 
         Raises
         ------
@@ -131,61 +148,118 @@ class Transcoder:
             If the transcoder is closed meanwhile.
         """
         require_codec(target)
-        if isinstance(source, str | Path):
-            with Path(source).open("rb") as stream:
-                return self._transcode(stream, str(source), target, Path(out_dir), bulk_data_uri)
-        return self._transcode(source, "the stream", target, Path(out_dir), bulk_data_uri)
+        work = _Work(target, Path(out_dir), f"transcoded-{uuid.uuid4().hex}-", bulk_data_uri, self._settings)
+        if not isinstance(source, str | Path):
+            return work.transcode(source, "the stream", self._encode)
+        path = Path(source)
+        if path.stat().st_size <= self._settings.batch_bytes:
+            return self._transcode_whole(work, path)
+        with path.open("rb") as stream:
+            return work.transcode(stream, str(path), self._encode)
 
-    def _transcode(
-        self, stream: BinaryIO, name: str, target: Target, out_dir: Path, bulk_data_uri: BulkDataUri
-    ) -> TranscodeOutcome:
+    def _transcode_whole(self, work: _Work, path: Path) -> TranscodeOutcome:
+        try:
+            found = self._pool.submit(transcode_whole, work, path).result()
+        except (WorkerDiedError, NoWorkerError) as error:
+            work.discard()
+            return _kept_without(error)
+        except BaseException:
+            work.discard()
+            raise
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _encode(self, job: FrameJob, frames: _Frames) -> _Batches:
+        size = max(1, self._settings.batch_bytes // job.source.frame_bytes)
+        return _Batches(self._pool, self._budget, job, frames, size)
+
+
+def _kept_without(error: WorkerDiedError | NoWorkerError) -> Kept:
+    """Return what a worker's failure means for the file."""
+    if isinstance(error, WorkerDiedError):
+        return Kept(Reason.UNSUPPORTED, "a codec's process ended before it answered")
+    return Kept(Reason.UNSUPPORTED, "no process could be started for the codec")
+
+
+def transcode_whole(work: _Work, path: Path) -> TranscodeOutcome | Exception:
+    """Recompress a file in this process, a worker; what went wrong is returned, as an exception would end it."""
+    try:
+        with path.open("rb") as stream:
+            return work.transcode(stream, str(path), _encode_here)
+    except (CODError, OSError, ValueError) as error:
+        return error
+
+
+def _encode_here(job: FrameJob, frames: _Frames) -> Generator[list[bytes] | Kept]:
+    for number in range(len(frames)):
+        yield transcode_frames(job, [frames.read(number)])
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be made of a file; pickles, if its functions do.
+
+    Parameters
+    ----------
+    prefix
+        Of the new file's name, and of no other's.
+    """
+
+    target: Target
+    out_dir: Path
+    prefix: str
+    bulk_data_uri: BulkDataUri
+    settings: Settings
+
+    def transcode(self, stream: BinaryIO, name: str, encode: _Encode) -> TranscodeOutcome:
+        """Recompress a file, its frames encoded as told."""
         with open_source(stream, name) as source:
-            image = _plan_image(source, target, name)
+            image = _plan_image(source, self.target, name)
             if isinstance(image, Kept):
                 return image
             size_bytes = PositionedReader(stream).size
-            with new_file(out_dir, "transcoded-") as (path, file):
-                kept = self._write(image, source, file, size_bytes)
+            with new_file(self.out_dir, ".dcm", self.prefix) as file:
+                path = Path(file.name)
+                kept = self._write(image, source, file, size_bytes, encode)
                 if kept is not None:
                     path.unlink()
                     return kept
                 file.flush()
-                facts = inspect_dicom(file, path.name, bulk_data_uri=bulk_data_uri)
-            return Recompressed(path, facts, target, size_bytes)
+                facts = inspect_dicom(file, path.name, bulk_data_uri=self.bulk_data_uri)
+            return Recompressed(path, facts, self.target, size_bytes)
 
-    def _write(self, image: _Image, source: DicomSource, file: BinaryIO, size_bytes: int) -> Kept | None:
+    def discard(self) -> None:
+        """Delete what a worker that died has left."""
+        for path in self.out_dir.glob(f"{self.prefix}*"):
+            path.unlink(missing_ok=True)
+
+    def _write(
+        self, image: _Image, source: DicomSource, file: BinaryIO, size_bytes: int, encode: _Encode
+    ) -> Kept | None:
         """Write the new file; return why it has to be thrown away, if so."""
         assembler = Assembler(
             file,
             source.reader,
             frames=len(image.table),
-            extended=size_bytes >= self._settings.basic_table_limit_bytes,
+            extended=size_bytes >= self.settings.basic_table_limit_bytes,
             limit_bytes=size_bytes,
         )
-        job = FrameJob.of(image.plan, self._settings.codecs[image.plan.target])
-        batches = self._encode(job, _Frames(source, image.table), image.plan)
+        job = FrameJob.of(image.plan, self.settings.codecs[image.plan.target])
         try:
-            assembler.begin(image.surroundings)
-            for batch in batches:
-                if isinstance(batch, Kept):
-                    return batch
-                for frame in batch:
-                    assembler.add(frame)
-            assembler.finish()
+            with closing(encode(job, _Frames(source, image.table))) as batches:
+                assembler.begin(image.surroundings)
+                for batch in batches:
+                    if isinstance(batch, Kept):
+                        return batch
+                    for frame in batch:
+                        assembler.add(frame)
+                assembler.finish()
         except TooLargeError:
             return Kept(Reason.NOT_SMALLER, "the recompressed file is not smaller")
-        except WorkerDiedError:
-            return Kept(Reason.UNSUPPORTED, "a codec's process ended before it answered")
-        except NoWorkerError:
-            return Kept(Reason.UNSUPPORTED, "no process could be started for the codec")
-        finally:
-            batches.close()
+        except (WorkerDiedError, NoWorkerError) as error:
+            return _kept_without(error)
         return None
-
-    def _encode(self, job: FrameJob, frames: _Frames, plan: TranscodePlan) -> _Batches:
-        return _Batches(
-            self._pool, self._budget, job, frames, max(1, self._settings.batch_bytes // plan.format.frame_bytes)
-        )
 
 
 @dataclass(frozen=True)
@@ -235,19 +309,6 @@ def _is_whole(table: FrameTable, pixels: RawElement, plan: TranscodePlan) -> boo
         return 0 <= pixels.length - image.number_of_frames * image.frame_bytes <= 1
     fragments = sum(table.fragment_counts) if table.fragment_counts else len(table)
     return pixels.scan is not None and len(pixels.scan) == fragments + 1
-
-
-@contextmanager
-def new_file(folder: Path, prefix: str) -> Iterator[tuple[Path, BinaryIO]]:
-    """Open a new file to be written and read; it is deleted if the block raises."""
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".dcm")
-    path = Path(name)
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield path, file
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
 
 
 class _Frames:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_SUBSAMPLED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422"})
+SUBSAMPLED_INTERPRETATIONS = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422"})
+"""Photometric interpretations in which two native pixels share their chrominance (PS3.3 section C.7.6.3.1.2)."""
 
 VIDEO_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 109)) | frozenset(
     f"1.2.840.10008.1.2.4.{number}.1" for number in range(100, 107)
@@ -56,4 +57,4 @@ class PixelDescription:
     @property
     def is_subsampled(self) -> bool:
         """Whether two pixels share their chrominance, so that native pixels take 2 samples, not 3 (C.7.6.3.1.2)."""
-        return self.photometric_interpretation in _SUBSAMPLED and self.samples_per_pixel == 3  # noqa: PLR2004
+        return self.photometric_interpretation in SUBSAMPLED_INTERPRETATIONS and self.samples_per_pixel == 3  # noqa: PLR2004
