@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 PEAK_MB = 200
 _MIB_AS_MB = (1 << 20) / 1e6
 _CHILD = """
-import json, resource, sys, time
+import json, os, resource, sys, time
+from benchmarks.memory import peak_bytes_of
 from cloud_optimized_dicom import Datastore
 if __name__ == "__main__":
     start = time.perf_counter()
@@ -37,8 +38,7 @@ if __name__ == "__main__":
         sys.exit(f"{report.count('new')} are new: {[each.reason for each in report.errors[:3]]}")
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu = sum(usage.ru_utime + usage.ru_stime for usage in usages)
-    peak = next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    print(json.dumps([time.perf_counter() - start, cpu, peak]))
+    print(json.dumps([time.perf_counter() - start, cpu, peak_bytes_of(os.getpid()) / (1 << 20)]))
 """
 
 

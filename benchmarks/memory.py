@@ -47,6 +47,16 @@ class MemorySampler:
             self.peak_bytes = max(self.peak_bytes, resident_bytes(self._pid))
 
 
+def peak_bytes_of(pid: int) -> int:
+    """Return the most that a process, without its descendants, has held at a time; 0 for one that has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    peak = status.partition("VmHWM:")[2].split()  # not ru_maxrss, which comes from the process that started it
+    return int(peak[0]) << 10 if peak else 0
+
+
 def resident_bytes(pid: int) -> int:
     """Return what a process and its descendants hold; 0 for one that has ended."""
     folder = Path(f"/proc/{pid}")

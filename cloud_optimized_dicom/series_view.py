@@ -13,14 +13,14 @@ from cloud_optimized_dicom.errors import (
     InstanceNotFoundError,
     SeriesMismatchError,
 )
-from cloud_optimized_dicom.format.dicom_json import unpack_header
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.series.bulk_data import BulkDataPlace, read_bulk_data
 from cloud_optimized_dicom.series.extract import extract, iter_whole, pull_tar
 from cloud_optimized_dicom.series.frames import FrameReader
 from cloud_optimized_dicom.series.order import in_reading_order
 from cloud_optimized_dicom.series.verify import raise_first_damage, verify_series
-from cloud_optimized_dicom.uids import SeriesKey, check_uid
+from cloud_optimized_dicom.uids import SeriesKey, check_uid, member_uri
 
 if TYPE_CHECKING:
     import os
@@ -207,8 +207,8 @@ class SeriesView(ABC):
 
         record = self._record(uid)
         encoded = self.read_frames(uid, [frame])[0]
-        header = unpack_header(record.packed_header)
-        uri = f"{self.tar_uri}://instances/{record.name_uid}.dcm"
+        header = header_of(self.metadata_uri, record)
+        uri = member_uri(self.tar_uri, record.name_uid)
         syntax = self._frame_reader().transfer_syntax(record, header)
         return FrameDecoder.of(header, syntax, uri).decode(encoded, frame)
 

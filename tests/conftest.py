@@ -42,6 +42,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=allowed_seconds, reverse=True)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many points each test tried that counts them.
+
+    Here and not beside these tests: of several processes, the one that prints collects none, and loads no conftest
+    below this one.
+    """
+    total = 0
+    for report in terminalreporter.getreports("passed"):
+        points = dict(report.user_properties).get("points")
+        if points is not None:
+            total += points
+            terminalreporter.write_line(f"{points:5} points: {report.nodeid}")
+    if total:
+        terminalreporter.write_line(f"{total:5} points in all")
+
+
 @pytest.fixture(scope="session")
 def gcs_endpoint() -> Iterator[str]:
     """Return the URL of a server of the Google Cloud Storage JSON API; it lives as long as the test process."""

@@ -27,7 +27,7 @@ from cloud_optimized_dicom.series.look import Look
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.series.verify import raise_first_damage, verify_series
 from cloud_optimized_dicom.storage.base import PARALLEL_READS
-from cloud_optimized_dicom.uids import NestedUri, member_name
+from cloud_optimized_dicom.uids import NestedUri, member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -125,7 +125,7 @@ def verified_record(series: Series, name_uid: str, expected: InstanceRecord | No
     HashMismatchError, TarMissingInstanceError
         If its bytes are not those that were stored.
     """
-    uri = f"{series.tar_uri}://{member_name(name_uid)}"
+    uri = member_uri(series.tar_uri, name_uid)
     try:
         reader = SeriesReader.open(series.store, series.key)
         record = reader.document.get(name_uid)

@@ -27,12 +27,12 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 WIDE_FACES = {
     # fixed by the format's first library, whose programs must run unchanged
-    ("cod_object.py", "__init__"),
-    ("cod_object.py", "append"),
-    ("instance.py", "__init__"),
+    ("cloud_optimized_dicom/cod_object.py", "__init__"),
+    ("cloud_optimized_dicom/cod_object.py", "append"),
+    ("cloud_optimized_dicom/instance.py", "__init__"),
     # the front door: every option but the first is given by name
-    ("datastore.py", "ingest"),
-    ("run.py", "export_dicom"),
+    ("cloud_optimized_dicom/datastore.py", "ingest"),
+    ("cloud_optimized_dicom/export/run.py", "export_dicom"),
 }
 RIMS = {"cli"}
 
@@ -61,7 +61,7 @@ def test_modules_and_functions_keep_their_ceilings(path: Path) -> None:
         assert code_lines(node) <= 40, f"{node.name} has {code_lines(node)} lines"
         parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         parameters = [argument for argument in parameters if argument.arg not in {"self", "cls"}]
-        if (path.name, node.name) not in WIDE_FACES:
+        if (path.relative_to(ROOT).as_posix(), node.name) not in WIDE_FACES:
             assert len(parameters) <= 6, f"{node.name} takes {len(parameters)} parameters"
 
 
@@ -116,6 +116,7 @@ loaded = set(sys.modules)  # pydicom itself imports the decoders that it finds
 import cloud_optimized_dicom
 after = {name: repr(value) for name, value in vars(pydicom.config).items() if not name.startswith("_")}
 heavy = {"google.cloud.storage", "google.auth", "apache_beam", "boto3", "gdcm", "imagecodecs", "PIL", "typer", "rich"}
+heavy |= {"jinja2", "av", "pyarrow", "fsspec"}
 print(sorted(heavy & set(sys.modules) - loaded))
 print(before == after, filters == warnings.filters, handlers == logging.getLogger().handlers)
 print(logging.getLogger("cloud_optimized_dicom").handlers)

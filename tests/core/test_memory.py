@@ -97,7 +97,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     folder.mkdir()
     if request.param == "local":
         yield str(tmp_path / "store"), dict(os.environ)
-        shutil.rmtree(tmp_path / "store")
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
     else:
         endpoint, client = (request.getfixturevalue(name) for name in ("gcs_endpoint", "gcs_session_client"))
         bucket, prefix = request.getfixturevalue("gcs_bucket"), uuid.uuid4().hex

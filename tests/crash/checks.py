@@ -78,6 +78,8 @@ def look(store: ObjectStore) -> View:
             records = metadata["cod"]["instances"]
             fields = {name: value for name, value in metadata.items() if name not in _OWN}
             fields.get("thumbnail", {}).pop("uri", None)  # each attempt plays in a store of another name
+            for redaction in fields.get("redactions", ()):
+                del redaction["when"]  # and at another time
             duplicates = {key: tuple(record.get("diff_hash_dupe_paths") or ()) for key, record in records.items()}
             return View({key: Seen(_bytes_of(cod, key), duplicates[key]) for key in records}, fields)
     except CODObjectNotFoundError:

@@ -1,4 +1,4 @@
-"""Files, children that may be killed, and a count of the points tried."""
+"""Files, and children that may be killed."""
 
 from __future__ import annotations
 
@@ -58,15 +58,3 @@ def quick_path() -> Iterator[Path]:
     memory = "/dev/shm"
     with tempfile.TemporaryDirectory(prefix="cod-crash-", dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many points each matrix tried."""
-    total = 0
-    for report in terminalreporter.getreports("passed"):
-        points = dict(report.user_properties).get("points")
-        if points is not None:
-            total += points
-            terminalreporter.write_line(f"{points:5} points: {report.nodeid}")
-    if total:
-        terminalreporter.write_line(f"{total:5} points in all")

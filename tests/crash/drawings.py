@@ -11,9 +11,9 @@ import numpy as np
 from cloud_optimized_dicom import Instance
 from cloud_optimized_dicom.errors import StaleReadError
 from cloud_optimized_dicom.testing.gcs_server import Fault
-from cloud_optimized_dicom.thumbnail.encode import decode
 from tests.crash.checks import PASSED, Later
 from tests.crash.scenes import KEY, open_series
+from tests.crash.traces import stored_pictures
 from tests.thumbnail.scenes import image, ramp, uid, write
 
 if TYPE_CHECKING:
@@ -127,11 +127,8 @@ def present(store: ObjectStore) -> list[int]:
 
 
 def drawn_objects(store: ObjectStore) -> dict[str, list[int]]:
-    """Return what the objects show that are thumbnails, whether or not a document names them."""
-    return {
-        info.name.rpartition("/")[2]: numbers_in(decode(store.read_object(info.name).data, info.name[-3:]))
-        for info in store.list(f"{KEY.folder}/thumbnail.")
-    }
+    """Return which instances the objects show that are thumbnails, by their names."""
+    return {name: numbers_in(pictures) for name, pictures in stored_pictures(store).items()}
 
 
 @dataclass(frozen=True)

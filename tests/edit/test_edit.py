@@ -22,13 +22,13 @@ from cloud_optimized_dicom.errors import (
     InstanceValidationError,
     LockAcquisitionError,
     StaleReadError,
-    WriteOperationInReadModeError,
 )
 from cloud_optimized_dicom.format.metadata.document import SeriesDocument
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.storage.base import new_write_id
 from cloud_optimized_dicom.storage.payload import BytesPayload
 from tests.core.conftest import read
+from tests.core.test_verify import edit_metadata
 from tests.edit.conftest import INSTANCES, contents, rewrite
 
 if TYPE_CHECKING:
@@ -72,12 +72,11 @@ def test_a_rewritten_file_becomes_the_instance(stored: Open, files: Files) -> No
         assert [record.start for record in records] == sorted(record.start for record in records)
 
 
-def test_the_record_is_that_of_the_new_file(stored: Open, files: Files) -> None:
+def test_the_record_is_that_of_the_new_file(stored: Open, files: Files, store: ObjectStore) -> None:
     """Checksum, size, header, frame table and time are new; where it came from, and what nobody knows, stays."""
     uid = files.uids[0]
-    with stored("a") as cod:
-        raw = cod._writing("a test").base.document.instances[uid]
-        cod._writing("a test").touch(uid, {**raw, "of another writer": [1], "dependencies": ["gs://in/1"]})
+    others = {"of another writer": [1], "dependencies": ["gs://in/1"]}
+    edit_metadata(store, lambda document: document["cod"]["instances"][uid].update(others), stored().key)
     before = record_of(stored(), uid)
     pixels = np.arange(256, dtype=np.uint16).reshape(16, 16)
     with stored("e") as cod:
@@ -351,14 +350,6 @@ def test_a_quarantined_series(stored: Open, files: Files) -> None:
     with stored("e", override_errors=True) as cod:
         new = rewrite(cod.get_instance(files.uids[0]).dicom_uri, PatientID="x")
     assert contents(stored())[files.uids[0]] == new
-
-
-def test_editing_is_for_this_mode_only(stored: Open) -> None:
-    """What needs the files says which mode has them."""
-    with stored("a") as cod, pytest.raises(EditModeError, match="a test needs mode 'e'"):
-        cod._editing("a test")
-    with stored() as cod, pytest.raises(WriteOperationInReadModeError, match="a test"):
-        cod._editing("a test")
 
 
 def test_a_sealed_series_is_edited(stored: Open, files: Files) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -15,13 +14,12 @@ import pytest
 
 from cloud_optimized_dicom import CODObject
 from cloud_optimized_dicom.storage.memory import MemoryStore
+from tests.core.test_golden_stores import GOLDEN, MANIFEST
 from tests.edit.conftest import rewrite
 from tests.thumbnail.scenes import UIDS, image, names_of, open_series, ramp, report, store_series, uid
 
 if TYPE_CHECKING:
     from cloud_optimized_dicom.storage.base import ObjectStore
-
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 @pytest.fixture
@@ -149,8 +147,7 @@ with CODObject(sys.argv[1], None, sys.argv[2], sys.argv[3], "e") as cod:
 
 def test_the_thumbnail_of_an_older_writer(tmp_path: Path) -> None:
     """It cannot say which pixels it shows: after any edit it is drawn anew."""
-    manifest = json.loads((GOLDEN / "manifest.json").read_text(encoding="utf-8"))
-    entry = next(entry for entry in manifest["series"] if entry["store"] == "v2-thumbnail")
+    entry = next(entry for entry in MANIFEST["series"] if entry["store"] == "v2-thumbnail")
     place = Path(shutil.copytree(GOLDEN / "v2-thumbnail", tmp_path / "store"))
     with CODObject(place, None, entry["study_uid"], entry["series_uid"], "e") as cod:
         old = {info.version for info in cod.store.list() if info.name.endswith(".mp4")}

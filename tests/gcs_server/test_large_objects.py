@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.memory import peak_bytes_of
 from cloud_optimized_dicom.checksum import crc32c, encode
 
 if TYPE_CHECKING:
@@ -36,13 +36,8 @@ class _Zeros(io.RawIOBase):
         return self._position
 
 
-def _peak_bytes(server: GcsServer) -> int:
-    status = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
 def _store(server: GcsServer, bucket: Any, size: int) -> None:
-    peak = _peak_bytes(server)
+    peak = peak_bytes_of(server.pid)
     for name in ("big", "more"):
         bucket.blob(name, chunk_size=16 * _MIB).upload_from_file(_Zeros(size), size=size, retry=None)
     bucket.blob("big").compose([bucket.blob("big"), bucket.blob("more")])
@@ -50,7 +45,7 @@ def _store(server: GcsServer, bucket: Any, size: int) -> None:
     for start in range(0, 2 * size, 16 * _MIB):
         total += len(bucket.blob("big").download_as_bytes(start=start, end=start + 16 * _MIB - 1, checksum=None))
     assert total == bucket.get_blob("big").size == 2 * size
-    assert _peak_bytes(server) - peak < 24 * _MIB
+    assert peak_bytes_of(server.pid) - peak < 24 * _MIB
 
 
 def test_memory_does_not_grow_with_the_objects(server: GcsServer, bucket: Any) -> None:

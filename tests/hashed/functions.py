@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cloud_optimized_dicom.uids import SeriesKey
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -17,6 +19,12 @@ PSEUDONYM = f"{__name__}:pseudonym"
 def pseudonym(uid: str) -> str:
     """Return another UID for a UID."""
     return "2.25." + str(int(hashlib.sha256(uid.encode()).hexdigest()[:30], 16))
+
+
+def key_of(files: Files) -> SeriesKey:
+    """Return the key that a series is stored under."""
+    uids = files.series.uids
+    return SeriesKey(pseudonym(uids.study), pseudonym(uids.series))
 
 
 @dataclass(frozen=True)

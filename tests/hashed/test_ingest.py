@@ -24,7 +24,7 @@ from tests.core.bulk import ingest, memory_store, send, write_many
 from tests.core.conftest import read, write_series
 from tests.core.test_append import changed
 from tests.core.test_bulk_requests import BUCKET, hints_of, locks, operations
-from tests.hashed.functions import KEYED, PSEUDONYM, Table, is_told, pseudonym
+from tests.hashed.functions import KEYED, PSEUDONYM, Table, is_told, key_of, pseudonym
 from tests.realfiles import real_file
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
     from tests.core.conftest import Files
     from tests.core.test_bulk_requests import Scene
-
-
-def key_of(files: Files) -> SeriesKey:
-    """Return the key that a series is stored under."""
-    uids = files.series.uids
-    return SeriesKey(pseudonym(uids.study), pseudonym(uids.series))
 
 
 def stored(datastore: Datastore, files: Files) -> dict[str, bytes]:

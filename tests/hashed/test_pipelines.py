@@ -21,12 +21,11 @@ from cloud_optimized_dicom.beam import (
     ReadInventory,
 )
 from cloud_optimized_dicom.catalogue import Catalogue, update_catalogue
-from cloud_optimized_dicom.uids import SeriesKey
 from pipelines.ingest import main
 from tests.beam.archive import ROOT
 from tests.beam.conftest import run_pipeline
 from tests.core.bulk import write_many
-from tests.hashed.functions import PSEUDONYM, Table, is_told, pseudonym
+from tests.hashed.functions import PSEUDONYM, Table, is_told, key_of, pseudonym
 from tests.hashed.test_command import write_rows
 
 if TYPE_CHECKING:
@@ -36,11 +35,6 @@ if TYPE_CHECKING:
     from tests.core.conftest import Files
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-def key_of(files: Files) -> SeriesKey:
-    """Return the key that a series is stored under."""
-    return SeriesKey(pseudonym(files.series.uids.study), pseudonym(files.series.uids.series))
 
 
 def run(

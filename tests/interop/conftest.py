@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import uuid
 import zlib
@@ -28,11 +27,6 @@ if TYPE_CHECKING:
 
 DRIVER = Path(__file__).with_name("published_driver.py")
 INSTANCES = 12
-
-
-def hashed(uid: str) -> str:
-    """Return another UID for a UID, as the driver does."""
-    return "2.25." + str(int(hashlib.sha256(uid.encode()).hexdigest()[:30], 16))
 
 
 @dataclass

@@ -16,7 +16,7 @@ from cloud_optimized_dicom.testing.datasets.series import CtSeries
 from cloud_optimized_dicom.testing.published import PublishedError
 from tests.core.conftest import write_series
 from tests.dicom import oracle
-from tests.interop.conftest import hashed
+from tests.hashed.functions import pseudonym as hashed
 from tests.realfiles import real_file
 
 if TYPE_CHECKING:

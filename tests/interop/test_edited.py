@@ -13,7 +13,7 @@ from cloud_optimized_dicom.errors import EditSetChangedError, LockAcquisitionErr
 from cloud_optimized_dicom.testing.published import PublishedError
 from tests.dicom import oracle
 from tests.edit.conftest import rewrite
-from tests.interop.conftest import hashed
+from tests.hashed.functions import pseudonym as hashed
 from tests.interop.test_both_ways import check_our_index
 from tests.realfiles import real_file
 

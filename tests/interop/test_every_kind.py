@@ -17,13 +17,14 @@ from tests.core.conftest import write_series
 from tests.core.test_golden_stores import GOLDEN
 from tests.dicom import oracle
 from tests.edit.conftest import rewrite
-from tests.interop.conftest import Shared, hashed
+from tests.hashed.functions import pseudonym as hashed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from cloud_optimized_dicom import CODObject
+    from tests.interop.conftest import Shared
 
 pytestmark = pytest.mark.slow
 
@@ -297,7 +298,8 @@ def test_we_change_what_they_write(scene: Scene, kind: str, change: str) -> None
 def test_we_change_it_again_and_again(scene: Scene, kind: str) -> None:
     """On the other server, too: all changes to one series, one after the other, and both read it after each."""
     start(scene, kind)
-    for change in (verify, migrate, append, set_a_field, draw, remove, migrate_to_version_1, truncate, overwrite):
+    changes = [verify, migrate, append, set_a_field, draw, edit, redact, remove]
+    for change in (*changes, migrate_to_version_1, truncate, overwrite):
         change(scene)
         scene.check()
     with scene.ours("a") as cod:

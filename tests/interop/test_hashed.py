@@ -12,7 +12,7 @@ from cloud_optimized_dicom import Datastore, Hints, Instance
 from cloud_optimized_dicom.checksum import crc32c, encode
 from cloud_optimized_dicom.errors import HashedUidsError
 from cloud_optimized_dicom.uids import SeriesKey
-from tests.interop.conftest import hashed
+from tests.hashed.functions import pseudonym as hashed
 from tests.interop.test_both_ways import check_our_index
 
 if TYPE_CHECKING:
