@@ -23,7 +23,7 @@ from cloud_optimized_dicom.ingest.workshop import Job
 from cloud_optimized_dicom.model import InstanceRecord
 from cloud_optimized_dicom.series.packing import NewMember
 from cloud_optimized_dicom.storage.payload import FilePayload
-from cloud_optimized_dicom.uids import member_name
+from cloud_optimized_dicom.uids import member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -169,7 +169,7 @@ class Appender:
         if instance.facts is not None:
             check_hints(instance.source.uri, instance.hints, instance.facts)
         uri_of = partial(self._uri_of, instance)
-        return Job(instance.source, instance.hints, uri_of, instance.facts)
+        return Job(instance.source, instance.hints, uri_of, instance.facts, options.compress)
 
     def _uri_of(self, instance: Instance, facts: DicomFacts) -> str:
         return self._uri(self._name_uid(instance, facts))
@@ -221,7 +221,7 @@ class Appender:
         return self._transaction.find(uid)
 
     def _uri(self, uid: str) -> str:
-        return f"{self._transaction.series.tar_uri}://{member_name(uid)}"
+        return member_uri(self._transaction.series.tar_uri, uid)
 
     def _name_uid(self, instance: Instance, facts: DicomFacts) -> str:
         """Return the UID that the instance is stored under, if it belongs to this series."""
@@ -345,16 +345,15 @@ def reason_of(error: Exception) -> str:
 
 
 def _each_once(instances: Iterable[Instance]) -> list[Instance]:
-    """Return the instances without those of a URI that came before; hints that came twice are believed no more.
+    """Return the instances without those of a file that came before; hints that came twice are believed no more.
 
     Notes
     -----
-    What is measured already is told by its UID and CRC32C: a URI may stand for several files, as those of web servers
-    do without their secrets.
+    This only saves reading a file twice: what is measured already stays.
     """
-    seen: dict[str | int, Instance] = {}
+    seen: dict[str | int | Source, Instance] = {}
     for instance in instances:
-        first = seen.setdefault(instance.dicom_uri if instance.prepared is None else id(instance), instance)
+        first = seen.setdefault(instance.file_key if instance.prepared is None else id(instance), instance)
         if first is not instance:
             first.hints = Hints()
     return list(seen.values())

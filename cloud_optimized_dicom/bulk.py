@@ -30,11 +30,12 @@ from cloud_optimized_dicom.ingest.sources import iter_sources, source_of
 from cloud_optimized_dicom.ingest.workshop import Item, Job, Prepared, Workshop
 from cloud_optimized_dicom.instance import Instance
 from cloud_optimized_dicom.lock.lease import LockOptions
+from cloud_optimized_dicom.series.commit import Series
 from cloud_optimized_dicom.series.look import Look
 from cloud_optimized_dicom.series.maintenance import recover_series
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.series.transaction import Transaction, TransactionOptions
-from cloud_optimized_dicom.uids import SeriesKey, member_name
+from cloud_optimized_dicom.uids import SeriesKey, member_uri
 
 if TYPE_CHECKING:
     import os
@@ -245,10 +246,11 @@ class BulkIngest:
             return None
         if item.prepared is None and item.hints.study_uid is not None and item.hints.series_uid is not None:
             return None
-        return Job(item.source, item.hints, partial(self._uri_of, item), item.facts)
+        uri_of = partial(self._uri_of, item)
+        return Job(item.source, item.hints, uri_of, item.facts, self._options.append.compress)
 
     def _uri_of(self, item: Instance, facts: DicomFacts) -> str:
-        return f"{self._store.url_of(item.stored_key(facts).tar)}://{member_name(item.stored_uid(facts.instance_uid))}"
+        return member_uri(self._store.url_of(item.stored_key(facts).tar), item.stored_uid(facts.instance_uid))
 
     def _key(self, item: Instance | SourceFailure, prepared: Prepared | Exception | None) -> SeriesKey:
         if isinstance(item, SourceFailure):
@@ -290,23 +292,21 @@ class BulkIngest:
         unknown = [instance for _, instance in members]
         try:
             look = Look.at(self._store, key)
-            document = look.decided
-            unknown = [instance for instance in unknown if not self._is_stored(instance, document)]
-            if not unknown and look.has_leftovers(key):
-                options = self._options
-                recover_series(
-                    self._store,
-                    key,
-                    wait_seconds=options.recovery_wait_seconds,
-                    lease_seconds=options.lease_seconds,
-                )
+            after = look.decided
+            documents = (after,) if look.intent is None else (after, look.stored)
+            unknown = [one for one in unknown if not all(self._is_stored(one, document) for document in documents)]
+            if look.has_leftovers(key) and all(self._is_stored(instance, after) for instance in unknown):
+                wait_seconds, lease_seconds = self._options.recovery_wait_seconds, self._options.lease_seconds
+                done = recover_series(self._store, key, wait_seconds=wait_seconds, lease_seconds=lease_seconds)
+                if done.outcome == "finished":  # else what was only decided may never be stored
+                    unknown = []
             if unknown:
                 outcomes = outcomes_of(self._append(key, look, unknown), unknown)
         except (CODError, OSError, ValueError) as error:
             self._workshop.check()  # a lock that we gave up ourselves is no error of the files
             outcomes = {id(instance): Fate.of(error) for instance in unknown}
         for place, instance in members:
-            self._done(place, instance, key, outcomes.get(id(instance), Fate("same")))
+            self._done(place, instance, key, outcomes.get(id(instance)))
 
     def _is_stored(self, instance: Instance, document: SeriesDocument | None) -> bool:
         """Return whether an instance is in a document, by its hints or by what was measured."""
@@ -322,7 +322,7 @@ class BulkIngest:
     def _append(self, key: SeriesKey, look: Look, instances: Sequence[Instance]) -> AppendResult:
         options = self._options
         lock = LockOptions(options.lease_seconds, options.wait_seconds, pause=self._workshop.pause)
-        hashed = instances[0].is_hashed if look.document is None else look.document.document.hashed_uids
+        hashed = instances[0].is_hashed if look.stored is None else look.stored.hashed_uids
         writing = TransactionOptions(hashed_uids=hashed, lock=lock, tar_storage_class=options.tar_storage_class)
         transaction = Transaction.begin(self._store, key, writing, look)
         with self._stoppable(transaction):
@@ -366,17 +366,18 @@ class BulkIngest:
         uri = item.uri if isinstance(item, SourceFailure) else item.original_path
         self._finish(place, FileResult(uri, "error", reason=reason_of(error), retryable=is_retryable(error)))
 
-    def _done(self, place: int, instance: Instance, key: SeriesKey, fate: Fate) -> None:
-        """Account for a file whose fate is known, and delete its copy."""
+    def _done(self, place: int, instance: Instance, key: SeriesKey, fate: Fate | None) -> None:
+        """Account for a file whose fate is known (None: the first look found it stored), and delete its copy."""
         prepared, instance.prepared = instance.prepared, None
         facts = prepared.facts if prepared is not None else instance.hints
         if prepared is not None:
             prepared.discard()
-        result = FileResult(
-            *(instance.original_path, fate.outcome, key, instance.find_stored_uid(facts), facts.size or 0),
-            *(fate.reason, fate.retryable),
-        )
-        self._finish(place, result)
+        uid = instance.find_stored_uid(facts)
+        if fate is None and uid is not None:
+            instance.stored_in(Series(self._store, key), uid)
+        outcome, reason, retryable = fate or Fate("same")
+        size_bytes = facts.size or 0
+        self._finish(place, FileResult(instance.original_path, outcome, key, uid, size_bytes, reason, retryable))
 
     def _finish(self, place: int, result: FileResult) -> None:
         self._results[place] = result

@@ -6,7 +6,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from cloud_optimized_dicom.append import GIB, Appender, AppendOptions, AppendResult, parse_target
-from cloud_optimized_dicom.errors import ErrorLogExistsError, InstanceNotFoundError, WriteOperationInReadModeError
+from cloud_optimized_dicom.errors import (
+    ErrorLogExistsError,
+    InstanceNotFoundError,
+    LockVerificationError,
+    WriteOperationInReadModeError,
+)
 from cloud_optimized_dicom.ingest.dependencies import delete_dependencies, verified_document
 from cloud_optimized_dicom.ingest.workshop import Workshop
 from cloud_optimized_dicom.lock.lease import LockOptions
@@ -337,10 +342,13 @@ class CODObject(SeriesSession):
         """Delete what the stored instances were made of, once every stored byte is verified; return the URIs.
 
         Errors and options are those of :meth:`Instance.delete_dependencies`.  Needs a writing mode, whose lock keeps
-        others from removing what is relied upon.  What this block has staged does not count as stored, and what it has
+        others from removing what is relied upon; without one (`sync_on_exit` False) only a dry run is possible, and
+        anything else a `LockVerificationError`.  What this block has staged does not count as stored, and what it has
         staged to be removed keeps its sources.
         """
         transaction = self._writing("delete_dependencies")
+        if transaction.lock is None and not dryrun:
+            raise LockVerificationError(self.store.url_of(self.key.lock), "it was never taken: sync_on_exit is False")
         stored = verified_document(self.store, self.key)
         present = ((record, transaction.find(record.name_uid)) for record in stored.iter_records())
         owed = [(old, old.dependencies) for old, new in present if new is not None and new.crc32c == old.crc32c]

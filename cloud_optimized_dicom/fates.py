@@ -29,12 +29,12 @@ class Fate(NamedTuple):
 
 
 def outcomes_of(result: AppendResult, instances: Sequence[Instance]) -> dict[int, Fate]:
-    """Return what became of each instance, by its id; one that was left out as its URI came before shares that fate."""
+    """Return what became of each instance, by its id; one whose file came before shares its fate."""
     outcomes = {id(instance): Fate("new") for instance in result.new}
     outcomes |= {id(instance): Fate("conflict", CONFLICT_REASON) for instance in result.conflict}
     outcomes |= {id(instance): Fate.of(error) for instance, error in result.errors}
-    first = {instance.dicom_uri: outcomes[id(instance)] for instance in instances if id(instance) in outcomes}
+    first = {instance.file_key: outcomes[id(instance)] for instance in instances if id(instance) in outcomes}
     for instance in instances:
-        fate = first.get(instance.dicom_uri, Fate("same"))
+        fate = first.get(instance.file_key, Fate("same"))
         outcomes.setdefault(id(instance), Fate("same") if fate.outcome == "new" else fate)
     return outcomes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.errors import DependencyError, HintMismatchError
-from cloud_optimized_dicom.format.dicom_json import unpack_header
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.hints import Hints
 from cloud_optimized_dicom.ingest.dependencies import delete_dependencies, verified_record
 from cloud_optimized_dicom.ingest.measure import copied, measure, with_bulk_data_base
@@ -20,8 +20,8 @@ from cloud_optimized_dicom.ingest.source_kinds import FileSource, temporary_byte
 from cloud_optimized_dicom.ingest.sources import source_of
 from cloud_optimized_dicom.instance_uids import InstanceUids
 from cloud_optimized_dicom.series.commit import Series
-from cloud_optimized_dicom.series.whole_files import replacing
-from cloud_optimized_dicom.uids import NestedUri
+from cloud_optimized_dicom.uids import NestedUri, member_uri
+from cloud_optimized_dicom.whole_files import replacing
 
 if TYPE_CHECKING:
     import os
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.series.virtual_file import OffsetTable
     from cloud_optimized_dicom.storage.payload import Payload
     from cloud_optimized_dicom.uid_hashing import UidHash
+    from cloud_optimized_dicom.uids import SeriesKey
 
 
 class Instance(InstanceUids):
@@ -77,9 +78,11 @@ class Instance(InstanceUids):
         self.transport_params = dict(transport_params or {})
         self.uid_hash_func = uid_hash_func
         self._source: Source | None = None
+        self._listed: Source | None = None
         self._facts: DicomFacts | None = None
         self._record: InstanceRecord | None = None
         self._reader: SeriesReader | None = None
+        self._hashed_names: tuple[str, str, str] | None = None
         self._place: tuple[Series, str] | None = None
         self._payload: Payload | None = None
         self._scratch: Callable[[], Path] | None = None
@@ -96,7 +99,7 @@ class Instance(InstanceUids):
     ) -> Instance:
         """Return the instance of a source that was found, a member of an archive for example."""
         instance = cls(source.uri, hints=hints, uid_hash_func=uid_hash_func)
-        instance._source = source
+        instance._source = instance._listed = source
         return instance
 
     @classmethod
@@ -104,18 +107,30 @@ class Instance(InstanceUids):
         cls, record: InstanceRecord, reader: SeriesReader, scratch: Callable[[], Path] | None = None
     ) -> Instance:
         """Return an instance of a series, read through its reader; copies go into `scratch`, or their own folder."""
-        instance = cls(f"{reader.tar_uri}://instances/{record.name_uid}.dcm", record.dependencies)
+        instance = cls(member_uri(reader.tar_uri, record.name_uid), record.dependencies)
         instance._original_path = record.original_path
         instance._record, instance._reader, instance._scratch = record, reader, scratch
         instance._place = Series(reader.store, reader.key), record.name_uid
+        instance._note_names(reader.key, hashed=reader.document.hashed_uids)
         return instance
 
     @classmethod
-    def staged(cls, member: NewMember) -> Instance:
-        """Return an instance that a transaction holds; its bytes are still where they came from."""
+    def staged(cls, member: NewMember, key: SeriesKey, *, hashed: bool) -> Instance:
+        """Return an instance that a transaction holds; its bytes are still where they came from.
+
+        Parameters
+        ----------
+        key, hashed
+            The series of the transaction, and whether it is one of hashed UIDs.
+        """
         instance = cls(member.record.original_path, member.record.dependencies)
         instance._record, instance._payload = member.record, member.payload
+        instance._note_names(key, hashed=hashed)
         return instance
+
+    def _note_names(self, key: SeriesKey, *, hashed: bool) -> None:
+        if hashed and self._record is not None:
+            self._hashed_names = key.study_uid, key.series_uid, self._record.name_uid
 
     # -- bytes
 
@@ -133,6 +148,11 @@ class Instance(InstanceUids):
     def open_by(self, opener: Callable[[str, Any], Source]) -> None:
         """Let a source that is not known yet be found by `opener`, which shares connections between instances."""
         self._opener = opener
+
+    @property
+    def file_key(self) -> str | Source:
+        """What two instances share only if they are one file: a listed one's `dicom_uri` is without its secrets."""
+        return self.dicom_uri if self._listed is None else self._listed
 
     @property
     def known_size(self) -> int | None:
@@ -221,7 +241,7 @@ class Instance(InstanceUids):
     def moved_to(self, path: Path) -> None:
         """Note that the bytes are in a local file now."""
         self.dicom_uri = str(path)
-        self._source = FileSource(self._original_path, path)
+        self._source, self._listed = FileSource(self._original_path, path), None
 
     # -- facts
 
@@ -309,9 +329,15 @@ class Instance(InstanceUids):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The header: DICOM JSON (PS3.18 Annex F) of dataset and file meta information."""
+        """The header: DICOM JSON (PS3.18 Annex F) of dataset and file meta information.
+
+        Raises
+        ------
+        MetadataError
+            If the one that is stored cannot be unpacked.
+        """
         if self._record is not None:
-            return unpack_header(self._record.packed_header)
+            return header_of(self.dicom_uri, self._record)
         header: dict[str, Any] = json.loads(with_bulk_data_base(self.measured().header, self.dicom_uri))
         return header
 

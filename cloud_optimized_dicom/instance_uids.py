@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from cloud_optimized_dicom.hints import Hints
     from cloud_optimized_dicom.model import DicomFacts, InstanceRecord
-    from cloud_optimized_dicom.series.reader import SeriesReader
     from cloud_optimized_dicom.uid_hashing import UidHash
 
 
@@ -26,7 +25,8 @@ class InstanceUids(ABC):
     uid_hash_func: UidHash | None
     _original_path: str
     _record: InstanceRecord | None
-    _reader: SeriesReader | None
+    _hashed_names: tuple[str, str, str] | None
+    """What study, series and instance are stored under, for an instance that a hashed series gave out."""
 
     @property
     def original_path(self) -> str:
@@ -81,10 +81,9 @@ class InstanceUids(ABC):
     @property
     def _known_hashes(self) -> Mapping[str, str]:
         """What an instance of a hashed series is stored under, by its own UIDs; nothing of any other."""
-        record, reader = self._record, self._reader
-        if record is None or reader is None or not reader.document.hashed_uids:
+        record, names = self._record, self._hashed_names
+        if record is None or names is None:
             return {}
-        names = reader.key.study_uid, reader.key.series_uid, record.name_uid
         return dict(zip((record.study_uid, record.series_uid, record.instance_uid), names, strict=True))
 
     def hashed_instance_uid(self, trust_hints_if_available: bool = False) -> str:  # noqa: FBT001, FBT002

@@ -203,7 +203,9 @@ class SeriesSession(SeriesView):
     def _instance(self, record: InstanceRecord) -> Instance:
         transaction, edit = self._transaction, self._edit
         if transaction is not None and record.name_uid in transaction.new:
-            return Instance.staged(transaction.new[record.name_uid])
+            return Instance.staged(
+                transaction.new[record.name_uid], self.key, hashed=transaction.base.document.hashed_uids
+            )
         instance = Instance.stored(record, self._open_reader(), self._scratch)
         if edit is not None:
             instance.moved_to(edit.path(record.name_uid))

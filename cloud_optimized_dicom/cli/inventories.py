@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cloud_optimized_dicom.ingest.archives import SourceFailure
 from cloud_optimized_dicom.ingest.inventory import iter_inventory, iter_row_sources
+from cloud_optimized_dicom.ingest.public_uri import names_one_file
 from cloud_optimized_dicom.instance import Instance
 
 if TYPE_CHECKING:
@@ -56,15 +57,16 @@ class InventoryInstances:
             if isinstance(row, SourceFailure):
                 self._on_failure(row)
                 continue
+            is_told = names_one_file(row.uri)  # else a line of a report may be of another file
             for found in iter_row_sources(row, None, stores, self._scratch):
                 if isinstance(found, SourceFailure):
                     self._on_failure(found)
                     continue
                 source, hints = found
-                if self._finished.holds(source.uri, hints):
+                if is_told and self._finished.holds(source.uri, hints):
                     self.skipped += 1
                     continue
-                if hints.crc32c is not None:
+                if is_told and hints.crc32c is not None:
                     self._claimed[source.uri] = hints.crc32c
                 yield Instance.from_source(source, hints)
 

@@ -12,7 +12,9 @@ CHAIN = re.compile(r"(?P<outer>[A-Za-z][A-Za-z0-9+.-]*(?:://.*?)?)::(?P<inner>.+
 """A chain of file systems as fsspec writes them."""
 
 _PASSWORD = re.compile(r"://[^/@:]*:[^/]*@")
-_SECRET = re.compile(r"X-(?:Amz|Goog)-.*|sig|Signature|GoogleAccessId|AWSAccessKeyId|token|access_token", re.IGNORECASE)
+_SIGNATURE = "sig|Signature|GoogleAccessId|AWSAccessKeyId"
+_SIGNED = re.compile(rf"(?<=[?&])(?:X-(?:Amz|Goog)-[^=&]*|{_SIGNATURE})=[^&#:]*&?", re.IGNORECASE)
+_SECRET = re.compile(rf"X-(?:Amz|Goog)-.*|{_SIGNATURE}|token|access_token", re.IGNORECASE)
 _WEB = ("http://", "https://")
 
 
@@ -29,6 +31,18 @@ def public_uri(uri: str) -> str:
     if member is not None:
         return f"{public_uri(member['archive'])}://{member['member']}"
     return _without_secrets(uri) if uri.lower().startswith(_WEB) else _PASSWORD.sub("://", uri)
+
+
+def names_one_file(uri: str) -> bool:
+    """Return whether the public form of a URI says which file it is.
+
+    Notes
+    -----
+    Of what that leaves out, a signature is made for a file that the rest names.  A token may itself be the name, and
+    each user of a server may have files of his own.
+    """
+    unsigned = _SIGNED.sub("", uri)
+    return public_uri(unsigned) in {unsigned, unsigned.partition("#")[0]}
 
 
 def _without_secrets(url: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloud_optimized_dicom.errors import FormatError, ObjectNotFoundError
+from cloud_optimized_dicom.errors import ObjectNotFoundError
 from cloud_optimized_dicom.format.metadata.document import SeriesDocument, parse_document
 from cloud_optimized_dicom.lock.lease import Listing, list_series
 from cloud_optimized_dicom.lock.record import parse_lock
@@ -47,13 +47,18 @@ class Look(NamedTuple):
         Raises
         ------
         MetadataError, UnsupportedVersionError
-            If the document cannot be understood.
+            If the document, or the lock, cannot be understood.
         """
         listing = list_series(store, key)
         # Before the document: what is decided later than this look is later than all that is told from it.
-        lock = find_lock(store, key) if key.lock in listing.names else None
+        lock = read_lock(store, key) if key.lock in listing.names else None
         document = read_seen(store, key) if key.metadata in listing.names else None
         return cls(listing, document, lock.intent if lock is not None else None)
+
+    @property
+    def stored(self) -> SeriesDocument | None:
+        """The document as it is."""
+        return self.document.document if self.document is not None else None
 
     @property
     def decided(self) -> SeriesDocument | None:
@@ -61,25 +66,31 @@ class Look(NamedTuple):
 
         Notes
         -----
-        A commit that the document holds already changes nothing when it is applied once more.
+        A commit that the document holds already changes nothing when it is applied once more.  What only the commit
+        adds is not stored yet, and never will be if somebody deletes its segments.
         """
-        document = self.document.document if self.document is not None else None
-        if document is None or self.intent is None:
-            return document
-        return document.applied(self.intent.change, None, self.intent.write_id)
+        if self.stored is None or self.intent is None:
+            return self.stored
+        return self.stored.applied(self.intent.change, None, self.intent.write_id)
 
     def has_leftovers(self, key: SeriesKey) -> bool:
         """Return whether a writer is, or was, at work: there is a lock, or a segment."""
         return any(name == key.lock or name.startswith(key.pending) for name in self.listing.names)
 
 
-def find_lock(store: ObjectStore, key: SeriesKey) -> LockRecord | None:
-    """Return what the lock of a series says; None where there is none, or none that can be understood."""
+def read_lock(store: ObjectStore, key: SeriesKey) -> LockRecord | None:
+    """Return what the lock of a series says, or None if there is none.
+
+    Raises
+    ------
+    MetadataError
+        If it is damaged: what it decided cannot be told.
+    """
     try:
         found = store.read_object(key.lock)
-        return parse_lock(store.url_of(key.lock), found.data)
-    except (ObjectNotFoundError, FormatError):
-        return None  # a damaged one explains nothing, and is a finding of its own
+    except ObjectNotFoundError:
+        return None
+    return parse_lock(store.url_of(key.lock), found.data)
 
 
 def read_seen(store: ObjectStore, key: SeriesKey, known: SeenDocument | None = None) -> SeenDocument | None:

@@ -27,7 +27,7 @@ from cloud_optimized_dicom.series.virtual_file import open_virtual_file
 from cloud_optimized_dicom.storage.base import PARALLEL_READS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cloud_optimized_dicom.series.virtual_file import FileLayout, OffsetTable
     from cloud_optimized_dicom.storage.base import ObjectInfo, ObjectStore
@@ -55,13 +55,6 @@ class _State(NamedTuple):
     document: SeriesDocument
     metadata_version: str
     generation: str | None
-
-
-class Places(NamedTuple):
-    """Where instances lie: the version of the tar, and the first byte of each by the UID it is stored under."""
-
-    generation: str
-    starts: Mapping[str, int]
 
 
 class SeriesReader:
@@ -268,21 +261,6 @@ class SeriesReader:
             )
 
     # -- the whole tar
-
-    def places(self, records: Iterable[InstanceRecord]) -> Places:
-        """Return where instances lie at present, as far as this reader knows; those that are gone are left out.
-
-        Notes
-        -----
-        Whoever reads there pins the read to the generation; if that is gone, :meth:`refresh` and ask again.
-        """
-        state = self._pinned()
-        starts = {}
-        for record in records:
-            found = state.document.find(record.name_uid)
-            if found is not None and (found.crc32c, found.size) == (record.crc32c, record.size):
-                starts[record.name_uid] = found.start
-        return Places(state.generation or "", starts)
 
     def tar_now(self) -> tuple[str, TarState | None, bool]:
         """Return the present tar's version, its state on record, and whether :attr:`document` is the present one."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloud_optimized_dicom.errors import CODObjectNotFoundError
+from cloud_optimized_dicom.errors import CODObjectNotFoundError, FormatError
 from cloud_optimized_dicom.model import TarState
-from cloud_optimized_dicom.series.look import find_lock
+from cloud_optimized_dicom.series.look import read_lock
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.series.state import describes, explains
 
@@ -65,7 +65,7 @@ def take_snapshot(store: ObjectStore, key: SeriesKey, known: SeriesReader | None
             tar = store.find(key.tar)
         if reader is not None and _agree(reader, tar):
             return Snapshot(_pinned(reader, tar), tar)
-        lock = find_lock(store, key)
+        lock = _find_lock(store, key)
         intent = lock.intent if lock is not None else None
         explained = _explained(reader, tar, intent)
         if explained is not None:
@@ -75,6 +75,13 @@ def take_snapshot(store: ObjectStore, key: SeriesKey, known: SeriesReader | None
             break
         reader = again
     return Snapshot(_pinned(reader, tar), tar)
+
+
+def _find_lock(store: ObjectStore, key: SeriesKey) -> LockRecord | None:
+    try:
+        return read_lock(store, key)
+    except FormatError:
+        return None  # a damaged one explains nothing, and is a finding of its own
 
 
 def _pinned(reader: SeriesReader | None, tar: ObjectInfo | None) -> SeriesReader | None:

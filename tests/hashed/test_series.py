@@ -72,6 +72,36 @@ def test_a_stored_instance_knows_its_hashes(stored: Open, files: Files) -> None:
             instance.hash_uid("1.2.3")
 
 
+def test_a_staged_instance_knows_its_hashes(stored: Open, files: Files, tmp_path: Path) -> None:
+    """So does one that the block has just added, which can go on into another series without the function."""
+    with stored("a") as cod:
+        assert len(cod.append(hashed(files, 2)).new) == 1
+        instance = cod.get_instances()[pseudonym(files.uids[2])]
+        assert instance.is_hashed
+        assert instance.get_instance_uid(hashed=True) == pseudonym(files.uids[2])
+        assert (instance.hashed_study_uid(), instance.hashed_series_uid()) == (cod.key.study_uid, cod.key.series_uid)
+        assert cod.assert_instance_belongs_to_cod_object(instance)
+        with pytest.raises(HashedUidsError, match="no uid_hash_func"):
+            instance.hash_uid("1.2.3")
+        place = tmp_path / "copy", None, cod.key.study_uid, cod.key.series_uid
+        with CODObject(*place, "w", hashed_uids=True) as copy:
+            assert len(copy.append([instance]).new) == 1
+    with CODObject(*place) as copy:
+        assert read(copy, pseudonym(files.uids[2])) == files.bytes(2)
+
+
+def test_a_staged_instance_that_is_not_hashed_has_no_hashes(datastore_url: str, gcs_client: Any, files: Files) -> None:
+    """An instance that was added to a series of its own UIDs is known to belong to it, and has no hashes."""
+    uids = files.series.uids
+    with CODObject(datastore_url, gcs_client, uids.study, uids.series, "w") as cod:
+        cod.append(files.instances(0))
+        instance = cod.get_instance(files.uids[0])
+        assert not instance.is_hashed
+        assert cod.assert_instance_belongs_to_cod_object(instance)
+        with pytest.raises(HashedUidsError, match="no uid_hash_func"):
+            instance.hashed_instance_uid()
+
+
 def test_a_stored_series_says_by_itself_that_it_is_hashed(stored: Open, files: Files) -> None:
     """Nobody has to pass `hashed_uids` to read a stored series, to add to it or to remove from it."""
     with stored("a") as cod:
@@ -296,18 +326,3 @@ def test_thumbnails_are_of_hashed_names(stored: Open, files: Files) -> None:
         assert not is_told(files, str(cod.get_metadata()["thumbnail"]))
         assert cod.get_instance_by_thumbnail_index(1).instance_uid() == files.uids[1]
         assert cod.get_thumbnail(instance_uid=pseudonym(files.uids[0])).shape == (128, 128, 3)
-
-
-def test_edits_keep_the_hashed_names(stored: Open, files: Files) -> None:
-    """In edit mode a file is found by its hashed UID, and stays under it."""
-    uid = pseudonym(files.uids[0])
-    with stored("e") as cod:
-        path = cod.get_instance(uid).fetch()
-        data = path.read_bytes()
-        assert b"Phantom" in data
-        path.write_bytes(data.replace(b"Phantom", b"PHANTOM"))
-    with stored() as cod:
-        assert set(cod.get_instances()) == {pseudonym(uid) for uid in files.uids[:2]}
-        assert b"PHANTOM" in read(cod, uid)
-        assert cod.get_metadata()["deid_study_uid"] == cod.key.study_uid
-        assert cod.verify().ok

@@ -134,6 +134,45 @@ def test_bad_rows_are_in_the_report_and_stop_nothing(cod: Any, inventory: Path, 
     assert "line 5" in reasons["gs://inbox/x"]
 
 
+def test_no_report_tells_a_secret(web: Web, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A signed URL of which a table claims what cannot be is told without its signature, and tried again."""
+    web.files["1.dcm"] = CtSeries(1, 8, 8).instance(0)
+    table, report = tmp_path / "rows.jsonl", tmp_path / "report.jsonl"
+    url = f"{web.url}/plain/1.dcm"
+    arguments = ["ingest", "--inventory", table, "--report", report, tmp_path / "store", "--resume"]
+    told = []
+    for size, outcome in (("large", "error"), (None, "new")):
+        table.write_text(json.dumps({"url": f"{url}?sig=s3cret", "size": size}), encoding="utf-8")
+        main(list(map(str, arguments)))
+        told += [*capsys.readouterr(), report.read_text(encoding="utf-8")]
+        assert [(line.uri, line.outcome) for line in read_report(report)] == [(url, outcome)]
+    assert "s3cret" not in str(told)
+    main(list(map(str, arguments)))
+    assert "1 file done before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_claimed", [False, True], ids=["bare", "with CRC32C"])
+def test_a_run_goes_on_with_files_that_are_shown_alike(is_claimed: bool, cod: Any, web: Web, tmp_path: Path) -> None:
+    """Which of two files a line tells of whose URLs differ in a token, nobody knows: neither is left out."""
+    series = CtSeries(2, 8, 8)
+    files = [series.instance(number) for number in range(2)]
+    claims = [encode(crc32c(data)) if is_claimed else None for data in files]
+    rows = [{"url": f"{web.url}/plain/dl?token=t0ken{number}", "crc32c": claims[number]} for number in range(2)]
+    table, report = tmp_path / "rows.jsonl", tmp_path / "report.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    arguments = ["--inventory", table, "--report", report, "--resume", tmp_path / "store"]
+    told = []
+    for number, counts in ((0, (1, 0, 1)), (1, (1, 1, 0))):  # new, same, error
+        web.files[f"dl?token=t0ken{number}"] = files[number]
+        _, document = cod(*arguments)
+        assert (document["skipped"], *(document["counts"][name] for name in ("new", "same", "error"))) == (0, *counts)
+        told += [str(document), report.read_text(encoding="utf-8")]
+    assert "t0ken" not in str(told)
+    (key,) = Datastore(tmp_path / "store").series()
+    with Datastore(tmp_path / "store").open(key.study_uid, key.series_uid) as stored:
+        assert sorted(stored.get_instances()) == sorted(map(series.instance_uid, range(2)))
+
+
 def test_what_is_no_inventory_starts_nothing(cod: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A table without a usable column, a missing one, and options that do not go together are usage errors."""
     (tmp_path / "rows.csv").write_text("colour,taste\nred,sweet\n", encoding="ascii")

@@ -11,7 +11,7 @@ import pytest
 from cloud_optimized_dicom import Datastore, Hints, Instance
 from cloud_optimized_dicom.errors import InstanceValidationError
 from cloud_optimized_dicom.ingest.inventory import InventoryRow, iter_row_sources
-from cloud_optimized_dicom.ingest.public_uri import public_uri
+from cloud_optimized_dicom.ingest.public_uri import names_one_file, public_uri
 from cloud_optimized_dicom.ingest.sources import iter_sources, source_of
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
 
@@ -50,6 +50,28 @@ def test_what_is_secret_is_left_out(uri: str, public: str) -> None:
 def test_what_holds_no_secret_stays_as_it_is(uri: str) -> None:
     """Paths, names of objects and other URLs are not written otherwise."""
     assert public_uri(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_one"),
+    [
+        ("/data/a@b:c/x.dcm", True),
+        ("gs://bucket/x?token=1", True),
+        ("https://h/x.dcm?object=1.2#part", True),
+        ("https://h/x.dcm?X-Goog-Signature=secret&object=1.2&X-Goog-Date=1", True),
+        ("https://h/x.zip?sv=1&sig=secret", True),
+        ("zip://a.dcm::https://h/x.zip?X-Amz-Signature=secret", True),
+        ("https://h/x?token=1", False),
+        ("https://h/x?id=1&Access_Token=2&sig=secret", False),
+        ("https://h/x?sig=secret&%74oken=2", False),
+        ("https://me:secret@h/x.dcm", False),
+        ("sftp://me:secret@h/x.tar://a.dcm", False),
+        ("zip://a.dcm::sftp://me:secret@h/x.zip", False),
+    ],
+)
+def test_what_a_public_uri_still_names(uri: str, is_one: bool) -> None:
+    """Without its signature a URI names the same file; without a token or a user it may be any of several."""
+    assert names_one_file(uri) is is_one
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloud_optimized_dicom import CODObject
+from cloud_optimized_dicom import CODObject, Hints, Instance
 from cloud_optimized_dicom.errors import InstanceValidationError
 from cloud_optimized_dicom.ingest.measure import fetched
 from cloud_optimized_dicom.ingest.sources import HttpSource, Source, SourceFailure, iter_sources, source_of
@@ -158,3 +158,35 @@ def test_files_that_are_shown_alike_are_all_stored(web: Web, tmp_path: Path) -> 
     assert [(result.uri, result.outcome) for result in report.files] == [(f"{web.url}/plain/dl", "new")] * 2
     with CODObject(store, None, files.series.uids.study, files.series.uids.series) as cod:
         assert [cod.open_instance(uid).read() for uid in files.uids] == [files.bytes(0), files.bytes(1)]
+
+
+@pytest.mark.parametrize("is_listed", [False, True], ids=["named", "listed"])
+def test_files_that_are_shown_alike_are_all_stored_by_their_hints(is_listed: bool, web: Web, tmp_path: Path) -> None:
+    """Files whose series is claimed, so that none is read before it is time to store it, are told apart as well."""
+    files = write_series(tmp_path / "files", CtSeries(2, 8, 8))
+    uids, store = files.series.uids, memory_store()
+    web.files |= {f"dl?token={number}": files.bytes(number) for number in range(2)}
+    hints = Hints(study_uid=uids.study, series_uid=uids.series)
+    urls = [f"{web.url}/plain/dl?token={number}" for number in range(2)]
+    report = ingest(store, [given(url, hints, is_listed=is_listed) for url in urls])
+    assert [(result.uri, result.outcome) for result in report.files] == [(f"{web.url}/plain/dl", "new")] * 2
+    with CODObject(store, None, uids.study, uids.series) as cod:
+        assert [cod.open_instance(uid).read() for uid in files.uids] == [files.bytes(0), files.bytes(1)]
+
+
+@pytest.mark.parametrize("is_listed", [False, True], ids=["named", "listed"])
+@pytest.mark.parametrize("is_there", [False, True], ids=["absent", "present"])
+def test_a_file_that_is_given_twice_is_read_once(is_there: bool, is_listed: bool, web: Web, tmp_path: Path) -> None:
+    """What becomes of the first is what becomes of the second, too: "same" where that is stored, else its error."""
+    files = write_series(tmp_path / "files", CtSeries(1, 8, 8))
+    if is_there:
+        web.files["1.dcm"] = files.bytes(0)
+    hints = Hints(study_uid=files.series.uids.study, series_uid=files.series.uids.series)
+    url = f"{web.url}/plain/1.dcm?token=secret"
+    report = ingest(memory_store(), [given(url, hints, is_listed=is_listed) for _ in range(2)])
+    assert [result.outcome for result in report.files] == (["new", "same"] if is_there else ["error", "error"])
+    assert len(web.asked) == 1
+
+
+def given(url: str, hints: Hints, *, is_listed: bool) -> Instance:
+    return Instance.from_source(source_of(url), hints) if is_listed else Instance(url, hints=hints)

@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pydicom
 import pytest
 
-from cloud_optimized_dicom import CODObject, Hints, Instance
-from cloud_optimized_dicom.errors import DependencyError, HashMismatchError, WriteOperationInReadModeError
+from cloud_optimized_dicom import CODObject, Datastore, Hints, Instance
+from cloud_optimized_dicom.errors import (
+    DependencyError,
+    HashMismatchError,
+    LockVerificationError,
+    WriteOperationInReadModeError,
+)
 from cloud_optimized_dicom.ingest.dependencies import check_source
 from cloud_optimized_dicom.ingest.sources import source_of
 from cloud_optimized_dicom.storage.base import new_write_id
@@ -139,6 +144,25 @@ def test_what_was_stored_before_is_as_good(given: Given, inbox: Inbox, files: Fi
     assert inbox.names == ["0.dcm", "1.dcm", "2.dcm", "again-2.dcm"]
 
 
+@pytest.mark.parametrize("is_hinted", [False, True], ids=["measured", "hinted"])
+def test_what_an_ingest_found_stored_is_as_good(
+    given: Given, inbox: Inbox, files: Files, datastore_url: str, gcs_client: Any, is_hinted: bool
+) -> None:
+    """A source that an ingest of many files recognised goes as one that was appended; a conflicting one stays."""
+    uids, data = files.series.uids, files.bytes(1)
+    crc = given[1].crc32c()
+    again = inbox.instance(inbox.put("again.dcm", data))
+    other = inbox.instance(inbox.put("other.dcm", data[:-1] + bytes([data[-1] ^ 1])))
+    if is_hinted:
+        again.hints = Hints(len(data), crc, files.uids[1], uids.series, uids.study)
+    report = Datastore(datastore_url, gcs_client).ingest([again, other])
+    assert [result.outcome for result in report.files] == ["same", "conflict"]
+    assert again.delete_dependencies() == uris([again])
+    with pytest.raises(DependencyError, match="is not stored"):
+        other.delete_dependencies(validate_blob_hash=False)
+    assert inbox.names == ["0.dcm", "1.dcm", "2.dcm", "other.dcm"]
+
+
 def test_a_recompressed_instance_is_compared_with_what_was_given(
     inbox: Inbox, datastore_url: str, gcs_client: Any, tmp_path: Path
 ) -> None:
@@ -215,6 +239,19 @@ def test_it_takes_a_lock(given: Given, open_cod: Open) -> None:
     assert given
     with open_cod() as cod, pytest.raises(WriteOperationInReadModeError):
         cod.delete_dependencies(dryrun=True)
+
+
+def test_without_a_lock_it_only_tells(given: Given, inbox: Inbox, open_cod: Open) -> None:
+    """Without sync_on_exit nothing is locked: what would be deleted is told, and nothing is."""
+    for cod in (open_cod("a", sync_on_exit=False), open_cod("w", sync_on_exit=False)):
+        with pytest.raises(LockVerificationError, match="never taken"):  # in no block
+            cod.delete_dependencies()
+    with open_cod("a", sync_on_exit=False) as cod:
+        assert cod.delete_dependencies(dryrun=True) == uris(given)
+        for validate in (False, True):
+            with pytest.raises(LockVerificationError, match="never taken"):
+                cod.delete_dependencies(validate_blob_hash=validate)
+    assert len(inbox.names) == 3
 
 
 def test_a_source_that_differs_keeps_them_all(given: Given, inbox: Inbox, files: Files, open_cod: Open) -> None:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cloud_optimized_dicom import Hints, Instance
-from cloud_optimized_dicom.errors import StaleReadError
+from cloud_optimized_dicom.errors import MetadataError, StaleReadError
+from cloud_optimized_dicom.format.json_stream import dump_gzip
 from cloud_optimized_dicom.ingest.dependencies import verified_document
+from cloud_optimized_dicom.series.maintenance import discard_intent
+from cloud_optimized_dicom.storage.base import new_write_id
+from cloud_optimized_dicom.storage.payload import BytesPayload
 from cloud_optimized_dicom.testing.scheduled_store import ScheduledStore
 from tests.core.bulk import ingest
 from tests.protocol.fleet import (
@@ -139,3 +143,68 @@ def test_what_a_decided_removal_takes_away_is_not_verified(memory_fleet: NewFlee
     assert fleet.join(Write("remove", 0), has_decided).start()
     with pytest.raises(StaleReadError):
         verified_document(fleet.store, fleet.files.key)
+
+
+def given(fleet: Fleet, indexes: Sequence[int], *, is_hinted: bool) -> list[Instance]:
+    """Return instances of the fleet's files, of which everything is claimed, or nothing."""
+    instances = [Instance(fleet.files.path(index)) for index in indexes]
+    if is_hinted:
+        key = fleet.files.key
+        for index, instance in zip(indexes, instances, strict=True):
+            crc32c = Instance(fleet.files.path(index)).crc32c()
+            instance.hints = Hints(None, crc32c, fleet.files.uid(index), key.series_uid, key.study_uid)
+    return instances
+
+
+@pytest.mark.parametrize("is_hinted", [False, True], ids=["measured", "hinted"])
+@pytest.mark.parametrize("indexes", [(3,), (3, 4)], ids=["decided alone", "beside others"])
+def test_what_can_never_be_finished_is_not_stored(new_fleet: NewFleet, indexes: Sequence[int], is_hinted: bool) -> None:
+    """A file that only a decided commit holds, one that has lost its segment, is an error until somebody stores it."""
+    fleet = new_fleet()
+    fleet.do(Write("fill"))
+    key = fleet.files.key
+    assert fleet.join(Write("append", 3), has_decided).start()
+    for info in list(fleet.store.list(key.pending)):
+        fleet.store.delete(info.name)  # a lifecycle rule
+    later = ScheduledStore(fleet.store, ahead_seconds=AHEAD_SECONDS)
+
+    def outcomes(store: ObjectStore) -> list[str]:
+        return [result.outcome for result in ingest(store, given(fleet, [0, *indexes], is_hinted=is_hinted)).files]
+
+    refused = ["same", *("error" for _ in indexes)]
+    assert outcomes(later) == refused
+    assert outcomes(fleet.store) == refused  # the lock is that of the ingest before
+    assert outcomes(ScheduledStore(fleet.store, ahead_seconds=2 * AHEAD_SECONDS)) == refused
+    discard_intent(ScheduledStore(fleet.store, ahead_seconds=3 * AHEAD_SECONDS), key)
+    fleet.store.delete(key.error_log)
+    assert outcomes(fleet.store) == ["same", *("new" for _ in indexes)]
+
+
+@pytest.mark.parametrize("is_hinted", [False, True], ids=["measured", "hinted"])
+def test_what_is_decided_is_stored_once_it_is_finished(new_fleet: NewFleet, is_hinted: bool) -> None:
+    """While the writer lives that has decided to add a file, that is busy; after its death an ingest finishes it."""
+    fleet = new_fleet()
+    fleet.do(Write("fill"))
+    assert fleet.join(Write("append", 3), has_decided).start()
+    (early,) = ingest(fleet.store, given(fleet, [3], is_hinted=is_hinted)).files
+    assert (early.outcome, early.retryable) == ("error", True)
+    later = ScheduledStore(fleet.store, ahead_seconds=AHEAD_SECONDS)
+    assert [result.outcome for result in ingest(later, given(fleet, [3], is_hinted=is_hinted)).files] == ["same"]
+    assert fleet.names() == ["metadata.json"]
+    assert fleet.contents()[fleet.files.uid(3)] == fleet.files.data(3)
+
+
+def test_a_damaged_lock_lets_nobody_guess(memory_fleet: NewFleet) -> None:
+    """Where the lock cannot be read, nothing is called stored or verified; who only reads the series still can."""
+    fleet = memory_fleet()
+    fleet.do(Write("fill"))
+    key = fleet.files.key
+    lock = BytesPayload(dump_gzip({"lock": {"owner": 1}}, level=1))
+    fleet.store.create(key.lock, lock, write_id=new_write_id())
+    with pytest.raises(MetadataError, match="damaged"):
+        verified_document(fleet.store, key)
+    (result,) = ingest(fleet.store, [fleet.files.path(0)]).files
+    assert result.outcome == "error"
+    assert "damaged" in str(result.reason)
+    with fleet.open() as cod:
+        assert read(cod, fleet.files.uid(0)) == fleet.files.data(0)
