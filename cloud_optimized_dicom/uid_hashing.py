@@ -40,14 +40,14 @@ def load_uid_hash(given: UidHash | str) -> UidHash:
     module, _, function = given.partition(":")
     try:
         loaded = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"{given} names no function: {error}") from error
-    except _REFUSALS as error:
-        raise ValueError(f"{given} names no function: its module raised {type(error).__name__}") from error
+    except (ImportError, *_REFUSALS) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        reason = f"there is no module {missing}" if missing else f"its module raised {type(error).__name__}"
+        raise ValueError(f"{given} names no function: {reason}") from None
     try:
         found: UidHash = attrgetter(function)(loaded)
-    except AttributeError as error:
-        raise ValueError(f"{given} names no function: module:function does") from error
+    except AttributeError:
+        raise ValueError(f"{given} names no function: module:function does") from None
     if not callable(found):
         raise ValueError(f"{given} is no function")  # noqa: TRY004 - one error for whatever is wrong with the name
     return found

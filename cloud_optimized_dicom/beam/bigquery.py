@@ -99,19 +99,25 @@ def _resolved(sample: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> 
 
 def _mapped(cells: Mapping[str, Any], known: Sequence[Columns], uid_hash_func: UidHash | str | None) -> Iterator[Any]:
     for columns in known:  # one, or none where a dead letter has told why
-        uid = _told_uid(cells.get(columns.instance_uid) if columns.instance_uid else None, find_uid_hash(uid_hash_func))
-        place = f"row of instance {uid}" if uid else "row"
-        row = parse_row(place, columns, Record(place, dict(cells)))
+        row = _parsed("row", columns, cells)
+        if isinstance(row, SourceFailure) and (uid := _told_uid(columns, cells, uid_hash_func)):
+            row = _parsed(f"row of instance {uid}", columns, cells)
         if isinstance(row, SourceFailure):
             yield dead_letter(_STAGE, row.uri, row.reason)
         elif row is not None:
             yield row
 
 
-def _told_uid(uid: Any, hash_function: UidHash | None) -> str | None:
+def _parsed(place: str, columns: Columns, cells: Mapping[str, Any]) -> InventoryRow | SourceFailure | None:
+    return parse_row(place, columns, Record(place, dict(cells)))
+
+
+def _told_uid(columns: Columns, cells: Mapping[str, Any], uid_hash_func: UidHash | str | None) -> str | None:
     """Return the UID that a row may be named by: nothing but a UID, whatever that column holds, and a hashed one."""
+    uid: Any = cells.get(columns.instance_uid) if columns.instance_uid else None
     if not is_uid(uid):
         return None
+    hash_function = find_uid_hash(uid_hash_func)
     try:
         return str(uid) if hash_function is None else hash_uid(hash_function, uid, "row")
     except (HashedUidsError, InvalidUidError):

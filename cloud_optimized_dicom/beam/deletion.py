@@ -9,7 +9,7 @@ import apache_beam as beam
 
 from cloud_optimized_dicom.beam.counters import count
 from cloud_optimized_dicom.beam.results import DEAD_LETTERS, RESULTS, dead_letter
-from cloud_optimized_dicom.beam.stores import WorkerStores
+from cloud_optimized_dicom.beam.stores import StoresFn
 from cloud_optimized_dicom.errors import CODError, DependencyError, TarValidationError
 from cloud_optimized_dicom.ingest.dependencies import check_source, verified_document
 from cloud_optimized_dicom.ingest.report import FileResult, is_retryable
@@ -83,18 +83,10 @@ def _keyed(result: FileResult) -> tuple[SeriesKey, FileResult]:
     return result.series, result
 
 
-class _Delete(beam.DoFn):
+class _Delete(StoresFn):
     def __init__(self, datastore_url: str) -> None:
         super().__init__()
         self._url = datastore_url
-
-    def setup(self) -> None:
-        """Open what the worker keeps."""
-        self._stores = WorkerStores()
-
-    def teardown(self) -> None:
-        """Close it."""
-        self._stores.close()
 
     def process(self, element: tuple[SeriesKey, Iterable[FileResult]]) -> Iterator[Any]:
         """Delete the sources of a series."""
@@ -117,14 +109,14 @@ class _Delete(beam.DoFn):
 
     def _verified(self, key: SeriesKey) -> dict[str, InstanceRecord]:
         """Return the records of a series whose every byte is as they say."""
-        document = verified_document(self._stores.store(self._url), key)
+        document = verified_document(self.stores.store(self._url), key)
         # By the UIDs that they are stored under, as results tell them: those may be hashed.
         return {record.name_uid: record for record in document.iter_records()}
 
     def _delete(self, uri: str, record: InstanceRecord | None) -> None:
         if record is None:
             raise DependencyError(uri, "is not in its series")
-        removable = check_source(self._stores.source(uri), uri, record, self._stores.store(self._url))
+        removable = check_source(self.stores.source(uri), uri, record, self.stores.store(self._url))
         if removable is not None:
             removable.delete()
 

@@ -111,7 +111,7 @@ def _with_dead_letters(function: beam.DoFn) -> Any:
     return beam.ParDo(function).with_output_types(InventoryRow).with_outputs(DEAD_LETTERS, main=RESULTS)
 
 
-class _FindTables(StoresFn):
+class _FindTables(beam.DoFn):
     """From a place to the tables there."""
 
     def process(self, place: str) -> Iterator[Any]:
@@ -119,7 +119,7 @@ class _FindTables(StoresFn):
             yield dead_letter(_STAGE, found.uri, found.reason) if isinstance(found, SourceFailure) else found.uri
 
 
-class _ReadTable(StoresFn):
+class _ReadTable(beam.DoFn):
     """From a table to its rows, archives among them taken apart."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
@@ -149,7 +149,7 @@ class _Expand(StoresFn):
             yield row
             return
         if _holds_secrets(row.uri):
-            yield dead_letter(_STAGE, public_uri(row.uri), f"an archive with a password or signature: {_NO_SECRETS}")
+            yield dead_letter(_STAGE, row.uri, f"an archive with a password or signature: {_NO_SECRETS}")
             return
         with self.stores.folder() as folder:
             for found in iter_row_sources(row, None, self.stores.sources, folder):

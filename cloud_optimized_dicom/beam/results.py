@@ -8,6 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from cloud_optimized_dicom.beam.counters import count
+from cloud_optimized_dicom.ingest.public_uri import public_uri
 
 RESULTS = "results"
 """Tag of what a stage did."""
@@ -28,7 +29,7 @@ class DeadLetter:
     stage
         ``"inventory"``, ``"grouping"``, ``"ingest"`` ...
     subject
-        The URI of a file, the row of a table, or a series.
+        The URI of a file, without password and signature; the row of a table; or a series.
     reason
         Why, without any header value other than a UID.
     retryable
@@ -42,6 +43,6 @@ class DeadLetter:
 
 
 def dead_letter(stage: str, subject: str, reason: str, *, retryable: bool = False) -> Any:
-    """Return a dead letter as a DoFn gives it out, and count it."""
+    """Return a dead letter as a DoFn gives it out, and count it; of a URI in `subject`, what may be recorded."""
     count(DEAD_LETTERS)
-    return beam.pvalue.TaggedOutput(DEAD_LETTERS, DeadLetter(stage, subject, reason, retryable))
+    return beam.pvalue.TaggedOutput(DEAD_LETTERS, DeadLetter(stage, public_uri(subject), reason, retryable))

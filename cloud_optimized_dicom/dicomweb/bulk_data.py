@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import TYPE_CHECKING, Any
+import zlib
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from cloud_optimized_dicom.dicom.header import PIXEL_DATA_TAGS
 from cloud_optimized_dicom.dicom.source import DEFLATED_SYNTAXES
-from cloud_optimized_dicom.errors import InstanceValidationError
-from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
+from cloud_optimized_dicom.errors import CODError, InstanceValidationError
+from cloud_optimized_dicom.format.dicom_json import first_value
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.bulk_data import BulkDataPlace, read_bulk_data
 
@@ -72,7 +75,7 @@ def read_value(reader: SeriesReader, record: InstanceRecord, asked: str) -> byte
     match = _RANGE.fullmatch(asked)
     if match is not None:
         span = ByteRange.of(int(match[1]), int(match[2]))
-        is_inflated = first_value(unpack_header(record.packed_header), _TRANSFER_SYNTAX) in DEFLATED_SYNTAXES
+        is_inflated = first_value(header_of(reader.document.uri, record), _TRANSFER_SYNTAX) in DEFLATED_SYNTAXES
         if span.stop > record.size and not is_inflated:
             raise ValueError("the instance has no such value: it ends before")
         return read_bulk_data(reader, record, BulkDataPlace(record.name_uid, span))
@@ -80,15 +83,25 @@ def read_value(reader: SeriesReader, record: InstanceRecord, asked: str) -> byte
         raise ValueError("bulk data are named by ?offset=N&length=M, or by tags and item numbers")
     try:
         with reader.open_instance(record) as stream:
-            found: Any = pydicom.dcmread(stream, force=True)
+            found: Any = _read_part(stream, int(asked[1:9], 16))
             *path, last = asked[1:].split("/")
             for tag, item in zip(path[::2], path[1::2], strict=True):
                 found = found[int(tag, 16)].value[int(item)]
             value = found.get_item(int(last, 16)).value
+    except CODError:  # some are LookupErrors, or the like
+        raise
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError("the instance has no such value") from error
-    except (ValueError, EOFError, NotImplementedError, InvalidDicomError, struct.error):
+    except (ValueError, EOFError, NotImplementedError, InvalidDicomError, struct.error, zlib.error):
         raise InstanceValidationError(record.uri, "its dataset cannot be read") from None  # pydicom's text may quote it
     if not isinstance(value, bytes):
         raise ValueError("this value is no bulk data")  # noqa: TRY004 - of the request
     return value
+
+
+def _read_part(stream: BinaryIO, tag: int) -> Any:
+    """Return the dataset of a file with one of its top-level elements; others are passed over, pixels not read."""
+    creator = tag & 0xFFFF0000 | tag >> 8 & 0xFF  # tells whether a private element is a sequence (PS3.5 section 7.8.1)
+    return pydicom.dcmread(
+        stream, force=True, specific_tags=[creator, tag], stop_before_pixels=tag < min(PIXEL_DATA_TAGS)
+    )

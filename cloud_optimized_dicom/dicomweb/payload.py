@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cloud_optimized_dicom.dicom.decoders_pixels import ImagePixels
 from cloud_optimized_dicom.dicom.frames import is_swapped
-from cloud_optimized_dicom.dicom.source import DEFLATED_SYNTAXES, EXPLICIT_BIG
-from cloud_optimized_dicom.format.dicom_json import first_value, without_non_finite
-from cloud_optimized_dicom.format.offsets.description import NATIVE_SYNTAXES
+from cloud_optimized_dicom.dicom.source import DEFLATED_SYNTAXES, EXPLICIT_BIG, EXPLICIT_LITTLE
+from cloud_optimized_dicom.dicom.transcode.plan import ENCAPSULATED_UNCOMPRESSED, UNCOMPRESSED_SYNTAXES
+from cloud_optimized_dicom.format.dicom_json import without_non_finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DICOM, DICOM_JSON, OCTET_STREAM = "application/dicom", "application/dicom+json", "application/octet-stream"
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 
 _META_GROUP, _TRANSFER_SYNTAX, _AVAILABLE_TRANSFER_SYNTAX = "0002", "00020010", "00083002"
 _LINE = b"\r\n"
@@ -33,8 +33,6 @@ _FRAME_TYPES = {
     "image/dicom-rle": ("5",),
 }
 _TYPE_OF = {f"{_PREFIX}{suffix}": name for name, suffixes in _FRAME_TYPES.items() for suffix in suffixes}
-_BITS = ("00280010", "00280011", "00280002", "00280100")
-_PIXEL_DATA_BITS = {"7FE00008": 32, "7FE00009": 64}
 
 
 class Part(NamedTuple):
@@ -98,16 +96,11 @@ def multipart_response(parts: Sequence[Part]) -> DicomwebResponse:
     return DicomwebResponse(200, content_type, bytes(body), tuple(parts))
 
 
-def is_native(transfer_syntax_uid: str) -> bool:
-    """Return whether frames of a transfer syntax are bare pixels, once they are inflated."""
-    return transfer_syntax_uid in NATIVE_SYNTAXES or transfer_syntax_uid == f"{_PREFIX}1.98"
-
-
 def frame_part(
     frame: bytes, number: int, header: Mapping[str, Any], transfer_syntax_uid: str, location: str = ""
 ) -> Part:
     """Return a frame (0-based) as it travels: encoded as it is stored, or bare pixels in little endian."""
-    if transfer_syntax_uid in DEFLATED_SYNTAXES or is_native(transfer_syntax_uid):
+    if transfer_syntax_uid in DEFLATED_SYNTAXES or transfer_syntax_uid in UNCOMPRESSED_SYNTAXES:
         pixels = little_endian_pixels(frame, number, header, transfer_syntax_uid)
         return Part(f"{OCTET_STREAM}; transfer-syntax={EXPLICIT_LITTLE}", pixels, location)
     kind = _TYPE_OF.get(transfer_syntax_uid, OCTET_STREAM)
@@ -119,24 +112,29 @@ def little_endian_pixels(frame: bytes, number: int, header: Mapping[str, Any], t
 
     Notes
     -----
-    Frames are packed without padding, so one of bits may begin within a byte (PS3.5 section 8.1.1), and one of bytes in
-    big endian words within a word (PS3.5 2016b section A.3).
+    Native frames are packed without padding, so one of bits may begin within a byte (PS3.5 section 8.1.1), and one of
+    bytes in big endian words within a word (PS3.5 2016b section A.3).  Encapsulated ones have an item each, padded to
+    even length (PS3.5 section A.4.11).
     """
-    tag = next((tag for tag in ("7FE00010", *_PIXEL_DATA_BITS) if tag in header), "7FE00010")
-    rows, columns, samples, allocated = (int(first_value(header, name) or 1) for name in _BITS)
-    allocated = _PIXEL_DATA_BITS.get(tag, allocated)
-    big = transfer_syntax_uid == EXPLICIT_BIG
+    pixels = ImagePixels.of(header)
     unit_bits = 8
-    if is_swapped(header.get(tag, {}).get("vr"), allocated, transfer_syntax_uid):
+    if is_swapped(pixels.vr, pixels.bits_allocated, transfer_syntax_uid):
         unit_bits = 16
-        frame = np.frombuffer(frame[: len(frame) // 2 * 2], "<u2").byteswap().tobytes()
-    elif big and allocated > unit_bits:
-        frame = np.frombuffer(frame, f">u{allocated // 8}").astype(f"<u{allocated // 8}").tobytes()
-    bits = rows * columns * samples * allocated
+        frame = _swapped(frame, 2)
+    elif transfer_syntax_uid == EXPLICIT_BIG and pixels.bits_allocated > unit_bits:
+        frame = _swapped(frame, pixels.bits_allocated // 8)
+    if min(pixels.rows, pixels.columns, pixels.bits_allocated) < 1:
+        return frame  # all that is known
+    bits = pixels.rows * pixels.columns * max(1, pixels.samples_per_pixel) * pixels.bits_allocated
     if bits % unit_bits == 0:
-        return frame
-    first = number * bits % unit_bits
+        return frame[: bits // 8]  # shorter, where pixels share their chrominance
+    first = 0 if transfer_syntax_uid == ENCAPSULATED_UNCOMPRESSED else number * bits % unit_bits
     if first % 8 == 0 and bits % 8 == 0:
         return frame[first // 8 : (first + bits) // 8]
     found = np.unpackbits(np.frombuffer(frame, np.uint8), bitorder="little")[first : first + bits]
     return np.packbits(found, bitorder="little").tobytes()
+
+
+def _swapped(data: bytes, width: int) -> bytes:
+    """Return whole words of `width` bytes with their bytes in the other order."""
+    return np.frombuffer(data[: len(data) // width * width], np.uint8).reshape(-1, width)[:, ::-1].tobytes()

@@ -28,7 +28,7 @@ from cloud_optimized_dicom.errors import (
     StaleReadError,
     TransientStorageError,
 )
-from cloud_optimized_dicom.format.dicom_json import unpack_header
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.series.frames import FrameReader
 from cloud_optimized_dicom.series.order import in_reading_order
 from cloud_optimized_dicom.series.reader import SeriesReader
@@ -129,23 +129,23 @@ class Dicomweb:
         found = False
         for key in keys:
             try:
-                reader = self._opened(key, fresh=True).reader
+                document = self._opened(key, fresh=True).reader.document
             except CODObjectNotFoundError:  # of a study, one whose first write is under way
                 if asked.key is None:
                     continue
                 raise
             if asked.instance_uid is not None:
-                yield self._header(key, reader.document.get(asked.instance_uid))
+                yield self._header(key, document.uri, document.get(asked.instance_uid))
                 return
-            for record in in_reading_order(reader.document.iter_records(), strict=False):
+            for record in in_reading_order(document.iter_records(), strict=False):
                 found = True
-                yield self._header(key, record)
+                yield self._header(key, document.uri, record)
         if asked.key is None and not found:
             raise CODObjectNotFoundError(f"{self._datastore.url}/studies/{asked.study_uid}")
 
-    def _header(self, key: SeriesKey, record: InstanceRecord) -> dict[str, Any]:
+    def _header(self, key: SeriesKey, uri: str, record: InstanceRecord) -> dict[str, Any]:
         """Return a header whose large values are named by URLs of this datastore, wherever it was written."""
-        return located(unpack_header(record.packed_header), f"{self._url(key, record.name_uid)}/bulkdata")
+        return located(header_of(uri, record), f"{self._url(key, record.name_uid)}/bulkdata")
 
     def _parts(self, asked: DicomwebRequest, *, as_stored: bool = False) -> list[Part]:
         key, uid = asked.key, asked.instance_uid
@@ -156,11 +156,11 @@ class Dicomweb:
         def read(series: _Open) -> list[Part]:
             record = series.reader.document.get(uid)
             if asked.resource == "frames":
-                return _frame_parts(series.frames, record, asked.frames, url, as_stored=as_stored)
+                return _frame_parts(series, record, asked.frames, url, as_stored=as_stored)
             if asked.resource == "bulkdata":
                 value = read_value(series.reader, record, asked.bulkdata)
                 return [Part(OCTET_STREAM, value, f"{url}/bulkdata{asked.bulkdata}")]
-            syntax = series.frames.transfer_syntax(record, unpack_header(record.packed_header))
+            syntax = series.frames.transfer_syntax(record, header_of(series.reader.document.uri, record))
             return [Part(f"{DICOM}; transfer-syntax={syntax}", series.reader.read_instance(record), url)]
 
         return self._from_present(key, read)
@@ -198,15 +198,13 @@ class Dicomweb:
             return read(present)
 
 
-def _frame_parts(
-    frames: FrameReader, record: InstanceRecord, numbers: list[int], url: str, *, as_stored: bool
-) -> list[Part]:
+def _frame_parts(series: _Open, record: InstanceRecord, numbers: list[int], url: str, *, as_stored: bool) -> list[Part]:
     wanted = [number - 1 for number in numbers]
-    encoded = frames.read(record, wanted)
+    encoded = series.frames.read(record, wanted)
     if as_stored:
         return [Part(OCTET_STREAM, data) for data in encoded]
-    header = unpack_header(record.packed_header)
-    syntax = frames.transfer_syntax(record, header)
+    header = header_of(series.reader.document.uri, record)
+    syntax = series.frames.transfer_syntax(record, header)
     return [
         frame_part(data, index, header, syntax, f"{url}/frames/{index + 1}")
         for index, data in zip(wanted, encoded, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +16,12 @@ from pipelines.export import main
 from tests.beam.test_verify import older, run
 from tests.catalogue.conftest import overwrite
 from tests.export.conftest import Archive, tree
+from tests.hashed.functions import PSEUDONYM, pseudonym
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cloud_optimized_dicom.storage.base import ObjectStore
-
-
-def pseudonym(uid: str) -> str:
-    """Return another UID."""
-    return f"2.25.{int(hashlib.sha256(uid.encode()).hexdigest()[:30], 16)}"
 
 
 @pytest.fixture
@@ -68,7 +63,7 @@ def test_a_query_selects_and_uids_are_hashed(archive: Archive, tmp_path: Path) -
     """SQL over the catalogue picks single instances; their names are what the function gives, their bytes their own."""
     update_catalogue(Datastore(archive.store), tmp_path / "tables")
     flags = ["--catalogue", str(tmp_path / "tables"), "--sql", "SELECT * FROM instances WHERE InstanceNumber = 2"]
-    flags += ["--hash_uid", f"{__name__}:pseudonym", "--report", str(tmp_path / "report")]
+    flags += ["--hash_uid", PSEUDONYM, "--report", str(tmp_path / "report")]
     target = str(tmp_path / "out")
     assert main(["--store", archive.store.url, "--destination", target, *flags]) == 0
     hashed = {
@@ -98,7 +93,7 @@ def test_frames_as_rows(tmp_path: Path) -> None:
     """Every frame is a row with its bytes as stored, older writers' wrong tables notwithstanding; UIDs are hashed."""
     datastore = older(tmp_path, "v2-rtdose", "v2-examples-ybr-color", "v2-rtplan", "v2-series-hashed")
     url = str(tmp_path / "out")
-    stage = ExportSeries(datastore.url, url, kind="parquet", hash_uid=f"{__name__}:pseudonym")
+    stage = ExportSeries(datastore.url, url, kind="parquet", hash_uid=PSEUDONYM)
     found, counters = run(stage, datastore.url)
     assert found["dead_letters"] == []
     assert counters["frames_exported"] == 15 + 30 + 3

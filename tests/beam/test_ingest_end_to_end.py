@@ -8,11 +8,14 @@ import re
 import time
 import uuid
 from collections import Counter
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloud_optimized_dicom.catalogue import Catalogue
+from cloud_optimized_dicom import Datastore
+from cloud_optimized_dicom.catalogue import Catalogue, update_catalogue
+from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.testing.datasets.sizes import IDC_INSTANCES
 from cloud_optimized_dicom.testing.gcs_server import GcsServer
 from cloud_optimized_dicom.uids import SeriesKey
@@ -25,6 +28,7 @@ from tests.beam.archive import (
     kill_worker,
     upload_archive,
 )
+from tests.catalogue.conftest import contents, memory
 from tests.export.conftest import tree
 
 if TYPE_CHECKING:
@@ -130,6 +134,10 @@ def check_what_comes_back(archive: Archive, store: str, folder: Path) -> None:
         assert {SeriesKey(*row[:2]).folder: row[2] for row in catalogue.query(series)} == sizes
         instances = "SELECT StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID FROM instances"
         assert sorted(f"{'/'.join(row)}.dcm" for row in catalogue.query(instances)) == sorted(archive.files)
+    alone = memory()
+    with closing(archive.server.client()) as client:
+        update_catalogue(Datastore(store, client), alone)
+    assert contents(open_store(tables)) == contents(alone)
     archive.check_objects(store)
 
 

@@ -64,6 +64,32 @@ def test_bad_rows_are_dead_letters_and_the_others_go_on() -> None:
     assert "no UID" not in dead[0].reason  # it could be anything
 
 
+HASHED: list[str] = []
+
+
+def noted(uid: str) -> str:
+    """Return another UID, and take note."""
+    HASHED.append(uid)
+    return "2.25.1"
+
+
+def test_only_rows_that_fail_are_hashed() -> None:
+    """A hash function names the instances of dead letters, and is not called for the rows that go on."""
+    HASHED.clear()
+    sizes = {"1.2": 1, "1.3": "large", "1.4": None}
+    rows = [{"uri": f"gs://b/{uid}", "size": size, "SOPInstanceUID": uid} for uid, size in sizes.items()]
+
+    def build(pipeline: beam.Pipeline) -> dict[str, Any]:
+        inventory = pipeline | ReadInventory(rows=beam.Create(rows), uid_hash_func=f"{__name__}:noted")
+        return {"rows": inventory.rows, "dead_letters": inventory.dead_letters}
+
+    found, _ = run_pipeline(build)
+    assert sorted(row.uri for row in found["rows"]) == ["gs://b/1.2", "gs://b/1.4"]
+    (letter,) = found["dead_letters"]
+    assert letter.reason.startswith("row of instance 2.25.1")
+    assert HASHED == ["1.3"]
+
+
 def test_other_names_are_given() -> None:
     """A column that nobody recognises is named; where it is missing, all rows together are one dead letter."""
     odd = [{"place": f"gs://b/{number}.dcm", "check": "00000010"} for number in range(3)]

@@ -1,19 +1,25 @@
-"""What a pipeline lists: nothing is kept of it on the workers, and nothing secret is asked of them."""
+"""What a pipeline lists: nothing is kept of it on the workers, and nothing secret is asked of them.
+
+Some functions are called as a runner calls them: no pipeline shows what lies there between two elements, or goes on
+with a function that was interrupted.
+"""
 
 from __future__ import annotations
 
 import tarfile
 from typing import TYPE_CHECKING
 
+import apache_beam as beam
 import pytest
 
 from cloud_optimized_dicom.beam import ReadInventory
 from cloud_optimized_dicom.beam.ingest import IngestOptions, _Ingest
-from cloud_optimized_dicom.beam.inventory import _Expand, _ListSources
+from cloud_optimized_dicom.beam.inventory import ExpandArchives, _Expand, _ListSources
 from cloud_optimized_dicom.hints import Hints
 from cloud_optimized_dicom.ingest.inventory import InventoryRow
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
 from cloud_optimized_dicom.uids import SeriesKey
+from tests.beam.conftest import run_pipeline
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,12 +62,12 @@ def test_places_with_secrets_are_refused_at_once(place: str) -> None:
 
 def test_rows_of_archives_with_secrets_are_dead_letters() -> None:
     """An archive's members would be named without them."""
-    function = _Expand()
-    function.setup()
-    (letter,) = function.process(InventoryRow("https://me:secret@h/x.zip", Hints()))
-    assert "password or signature" in letter.value.reason
-    assert "secret" not in repr(letter.value)
-    function.teardown()
+    row = InventoryRow("https://me:secret@h/x.zip", Hints())
+    found, _ = run_pipeline(lambda pipeline: (pipeline | beam.Create([row]) | ExpandArchives())._asdict())
+    assert found["rows"] == []
+    (letter,) = found["dead_letters"]
+    assert "password or signature" in letter.reason
+    assert "secret" not in repr(letter)
 
 
 class Interrupting(str):

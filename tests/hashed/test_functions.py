@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,14 +41,26 @@ def test_a_name_of_no_function_is_refused(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
-def test_a_module_that_fails_does_not_tell_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what a module raises while it is imported only the kind is told."""
-    (tmp_path / "broken_pseudonyms.py").write_text("raise KeyError('the secret')", encoding="ascii")
+@pytest.mark.parametrize("kind", ["KeyError", "ImportError", "ModuleNotFoundError"])
+def test_a_module_that_fails_does_not_tell_its_secrets(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what a module raises while it is imported only the kind is told, in the text and by chained errors."""
+    (tmp_path / f"broken_{kind}.py").write_text(f"raise {kind}('the secret')", encoding="ascii")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="raised KeyError") as caught:
-        load_uid_hash("broken_pseudonyms:hashed")
-    assert "secret" not in str(caught.value)
-    assert "broken_pseudonyms" not in sys.modules
+    with pytest.raises(ValueError, match=f"raised {kind}") as caught:
+        load_uid_hash(f"broken_{kind}:hashed")
+    assert "the secret" not in "".join(traceback.format_exception(caught.value))
+    assert f"broken_{kind}" not in sys.modules
+
+
+def test_a_module_that_lacks_another_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which package is to be installed is said, be it the one that was asked for or one that it needs."""
+    (tmp_path / "needing_pseudonyms.py").write_text("import nothing_of_that_name", encoding="ascii")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("needing_pseudonyms", "nothing_of_that_name"):
+        with pytest.raises(ValueError, match="there is no module nothing_of_that_name"):
+            load_uid_hash(f"{module}:hashed")
 
 
 @pytest.mark.parametrize("bad", ["", "..", "1.2/3", "../1.2", "1" * 65, "a1b2", "1.2\n", None, 12, b"1.2"])

@@ -14,6 +14,7 @@ import pydicom
 import pytest
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 
 from cloud_optimized_dicom import CODObject, Datastore, Instance
 from cloud_optimized_dicom.dicomweb import Dicomweb, DicomwebRequest, handle_request
@@ -23,10 +24,15 @@ from cloud_optimized_dicom.errors import (
     FrameNotFoundError,
     HashMismatchError,
     InstanceNotFoundError,
+    InstanceValidationError,
     InvalidUidError,
+    MetadataError,
 )
+from cloud_optimized_dicom.format.metadata.document import parse_json_object
 from cloud_optimized_dicom.storage.base import new_write_id
 from cloud_optimized_dicom.storage.payload import BytesPayload
+from cloud_optimized_dicom.testing.datasets.base import Uids, describe_pixels, make_dataset, to_bytes
+from cloud_optimized_dicom.testing.datasets.kinds import ENCAPSULATED_UNCOMPRESSED
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
 from cloud_optimized_dicom.testing.gcs_server import GcsServer
 from cloud_optimized_dicom.uids import SeriesKey
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
 
     from tests.realfiles import RealFile
 
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 MULTI_FRAME = [
     "OBXXXX1A_2frame.dcm",
     "OBXXXX1A_expb_2frame.dcm",
@@ -161,6 +168,39 @@ def test_frames_that_begin_within_a_byte_or_a_word(syntax: str, vr: str, allocat
         assert found == expected.tobytes()
 
 
+def stored_bytes(data: bytes, folder: Path) -> tuple[str, SeriesKey, str]:
+    """Store a file, and return its datastore, its series, and its path there."""
+    path, url = folder / "in.dcm", f"memory://{uuid.uuid4().hex}"
+    path.write_bytes(data)
+    (result,) = Datastore(url).ingest([path]).files
+    assert result.series is not None
+    return url, result.series, f"/{result.series}/instances/{result.instance_uid}"
+
+
+@pytest.mark.parametrize("allocated", [1, 8])
+def test_frames_that_have_an_item_each(allocated: int, tmp_path: Path) -> None:
+    """Encapsulated uncompressed frames begin with their items, and travel without what pads these."""
+    rows, columns, frames = 3, 5, 4
+    pixels = np.random.default_rng(2).integers(0, 2 if allocated == 1 else 256, (frames, rows, columns), np.uint8)
+    expected = [(frame if allocated == 8 else np.packbits(frame, bitorder="little")).tobytes() for frame in pixels]
+    dataset = make_dataset(Uids.of("items", allocated))
+    describe_pixels(dataset, (rows, columns), frames=frames, bits=allocated)
+    dataset.add_new("PixelData", "OB", encapsulate(expected))
+    dataset["PixelData"].is_undefined_length = True
+    url, _, path = stored_bytes(to_bytes(dataset, ENCAPSULATED_UNCOMPRESSED), tmp_path)
+    response = Dicomweb(url).respond(f"{path}/frames/3,1,2,4")
+    assert [part.body for part in response.parts] == [expected[index] for index in (2, 0, 1, 3)]
+    assert response.parts[0].content_type == "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1"
+
+
+def test_frames_of_which_the_header_says_too_little() -> None:
+    """A header without a size, or with a text for it, is no reason not to serve the frame that the table found."""
+    for rows in ({}, {"00280010": {"vr": "US", "Value": ["many"]}}):
+        header = {"7FE00010": {"vr": "OW"}, "00280011": {"Value": [2]}, "00280100": {"Value": [16]}, **rows}
+        assert little_endian_pixels(b"abcd", 1, header, "1.2.840.10008.1.2.1") == b"abcd"
+        assert little_endian_pixels(b"abcd", 1, header, "1.2.840.10008.1.2.2") == b"badc"
+
+
 # -- metadata
 
 
@@ -241,6 +281,18 @@ def test_a_value_in_a_sequence_of_any_length_is_found_by_its_tags(tmp_path: Path
         (key,) = Datastore(url).ingest([path]).series
         asked = f"{url}/{key}/instances/{dataset.SOPInstanceUID}/bulkdata/00081140/0/00420011"
         assert handle_request(asked) == b"%PDF"
+
+
+def test_a_value_in_a_private_sequence_is_found_by_its_tags(tmp_path: Path) -> None:
+    """What says that a private element is a sequence, where the file does not, is read with it."""
+    dataset, item = make_dataset(Uids.of("private")), Dataset()
+    item.EncapsulatedDocument = b"%PDF"
+    block = dataset.private_block(0x3101, "AMI Annotations_01", create=True)
+    block.add_new(0x10, "SQ", [item])
+    for syntax in ("1.2.840.10008.1.2", EXPLICIT_LITTLE):
+        url, _, path = stored_bytes(to_bytes(dataset, syntax), tmp_path)
+        asked = f"{path}/bulkdata/{block.get_tag(0x10):08X}/0/00420011"
+        assert Dicomweb(url).handle(asked) == b"%PDF"
 
 
 def test_a_series_that_is_being_made_hides_no_other(study: str, gcs_client: Any, open_cod: Open) -> None:
@@ -344,6 +396,28 @@ def test_a_frame_of_an_open_series_is_one_request(server: GcsServer, tmp_path: P
     assert len(server.counters()) == 1
 
 
+@pytest.mark.parametrize("encapsulated", [False, True])
+def test_a_value_is_found_by_its_tag_without_the_pixels(
+    server: GcsServer, tmp_path: Path, *, encapsulated: bool
+) -> None:
+    """One value of a header of an older writer takes the header, whatever follows it."""
+    dataset, side = make_dataset(Uids.of("tags", encapsulated)), 1024
+    dataset.EncapsulatedDocument = b"%PDF"
+    describe_pixels(dataset, (side, side), frames=4)
+    frames = [bytes([number]) * (2 * side * side) for number in range(4)]
+    dataset.add_new("PixelData", "OB", encapsulate(frames) if encapsulated else b"".join(frames))
+    dataset["PixelData"].is_undefined_length = encapsulated
+    (tmp_path / "a.dcm").write_bytes(to_bytes(dataset, ENCAPSULATED_UNCOMPRESSED if encapsulated else EXPLICIT_LITTLE))
+    client, url = server.client(), f"gs://counted/{uuid.uuid4().hex}"
+    (key,) = Datastore(url, client).ingest([tmp_path / "a.dcm"]).series
+    service, path = Dicomweb(url, client), f"/{key}/instances/{dataset.SOPInstanceUID}"
+    service.handle(f"{path}/frames/1")
+    server.reset_counters()
+    assert service.handle(f"{path}/bulkdata/00420011") == b"%PDF"
+    assert sum(record.bytes_out for record in server.counters()) <= 4096
+    assert service.handle(f"{path}/bulkdata/7FE00010") == dataset.PixelData
+
+
 def test_what_is_committed_later_is_seen(stored: Open, files: Files) -> None:
     """A service that has a series open sees what was added and removed, and reads on where an instance has moved."""
     with stored() as cod:
@@ -423,6 +497,59 @@ def test_a_damaged_frame_is_not_served(stored: Open, files: Files) -> None:
     with pytest.raises(HashMismatchError):
         service.handle(request)
     assert service.respond(request).status == 500
+
+
+def test_a_damaged_header_is_not_taken_for_a_bad_request(stored: Open, files: Files) -> None:
+    """A stored header that cannot be unpacked is an error of the document, and status 500, whatever is asked."""
+    with stored() as cod:
+        overwrite_header(cod, files.uids[0], "no header")
+        service, series, url = Dicomweb(cod.store), f"/{cod.key}", cod.metadata_uri
+    instance = f"{series}/instances/{files.uids[0]}"
+    for asked in (f"{series}/metadata", f"{instance}/metadata", f"{instance}/bulkdata?offset=0&length=1", instance):
+        with pytest.raises(MetadataError, match=f"cod.instances.{files.uids[0]}.metadata") as caught:
+            service.handle(asked)
+        assert caught.value.uri == url
+        assert service.respond(asked).status == 500
+    assert service.respond(f"{instance}/frames/1").status == 500
+    with stored() as cod, pytest.raises(MetadataError):
+        _ = cod.get_instance(files.uids[0]).metadata
+    with stored() as cod, pytest.raises(MetadataError):
+        cod.read_frame_array(files.uids[0], 0)
+
+
+def overwrite_header(cod: CODObject, uid: str, header: str) -> None:
+    """Put a text in the place of a stored header."""
+    store, name = cod.store, cod.key.metadata
+    raw = parse_json_object(name, store.read_object(name).data)
+    raw["cod"]["instances"][uid]["metadata"] = header
+    store.replace(
+        name, BytesPayload(json.dumps(raw).encode()), version=store.stat(name).version, write_id=new_write_id()
+    )
+
+
+def test_a_series_that_is_gone_is_missing(tmp_path: Path) -> None:
+    """A value that is named by its tag, of a series that was deleted behind an open reader, is status 404."""
+    dataset = make_dataset(Uids.of("gone"))
+    dataset.EncapsulatedDocument = b"%PDF"
+    url, key, path = stored_bytes(to_bytes(dataset), tmp_path)
+    service, asked = Dicomweb(url), f"{path}/bulkdata/00420011"
+    assert service.handle(asked) == b"%PDF"
+    store = Datastore(url).store
+    for name in (key.tar, key.metadata):
+        store.delete(name)
+    with pytest.raises(CODObjectNotFoundError):
+        service.handle(asked)
+    assert service.respond(asked).status == 404
+
+
+def test_a_deflated_file_that_was_stored_cut_off(tmp_path: Path) -> None:
+    """A value of a file that cannot be inflated is an error of the instance, and status 500."""
+    dataset = make_dataset(Uids.of("deflated"))
+    dataset.EncapsulatedDocument = np.random.default_rng(3).bytes(8192)
+    url, _, path = stored_bytes(to_bytes(dataset, "1.2.840.10008.1.2.1.99")[:-1000], tmp_path)
+    with pytest.raises(InstanceValidationError):
+        Dicomweb(url).handle(f"{path}/bulkdata/00420011")
+    assert Dicomweb(url).respond(f"{path}/bulkdata/00420011").status == 500
 
 
 def test_a_request_says_what_it_asks_for() -> None:

@@ -18,7 +18,7 @@ import typer
 from cloud_optimized_dicom import CODObject, Datastore, Hints, Instance
 from cloud_optimized_dicom.cli.main import app
 from cloud_optimized_dicom.custom_offset_tables import get_multiframe_offset_tables
-from cloud_optimized_dicom.errors import MetadataError, StorageError
+from cloud_optimized_dicom.errors import InstanceValidationError, MetadataError, StorageError
 from cloud_optimized_dicom.query_parsing import (
     instances_to_codobj_tuples,
     query_result_to_codobjects,
@@ -26,6 +26,7 @@ from cloud_optimized_dicom.query_parsing import (
 )
 from cloud_optimized_dicom.series_metadata import SeriesMetadata
 from cloud_optimized_dicom.storage.urls import open_store
+from cloud_optimized_dicom.testing.datasets.kinds import make_frames, native
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
 from cloud_optimized_dicom.thumbnail import ThumbnailCoordConverter
 from cloud_optimized_dicom.utils import delete_uploaded_blobs, generate_ptr_crc32c, is_remote
@@ -369,6 +370,38 @@ def test_offset_tables_name_the_frames(name: str, how: str, tmp_path: Path) -> N
     is_encapsulated = dataset.file_meta.TransferSyntaxUID.is_encapsulated
     frames = (oracle.encapsulated_frames if is_encapsulated else oracle.native_frames)(dataset)
     assert [data[start : start + length] for start, length in places] == frames
+
+
+class CountingFile(io.BytesIO):
+    """A file that counts what is read of it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, and count."""
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+def test_an_offset_table_takes_no_copy_of_the_file() -> None:
+    """Of a file that is open only headers are read, and it stays open, where it was; also where it has no table."""
+    data = native(make_frames(50, 128, 128))
+    file = CountingFile(data)
+    given = pydicom.dcmread(file)
+    file.seek(7)
+    file.count = 0
+    table = get_multiframe_offset_tables(given)
+    starts, length = table["CustomOffsetTable"], 2 * 128 * 128
+    assert [data[start : start + length] for start in starts] == oracle.native_frames(oracle.read(data))
+    assert (file.tell(), file.closed) == (7, False)
+    assert file.count < len(data) / 20
+    file.seek(0)
+    file.write(bytes(len(data)))
+    file.seek(7)
+    with pytest.raises(InstanceValidationError):
+        get_multiframe_offset_tables(given)
+    assert file.tell() == 7
 
 
 def test_offset_tables_of_one_frame_are_empty() -> None:

@@ -13,6 +13,7 @@ from cloud_optimized_dicom.format.dicom_json import (
     TAG_SOP_INSTANCE_UID,
     TAG_STUDY_INSTANCE_UID,
     first_value,
+    unpack_header,
 )
 from cloud_optimized_dicom.format.offsets.codec import dump_offset_tables, parse_offset_tables
 from cloud_optimized_dicom.model import FrameTable, InstanceRecord
@@ -152,6 +153,20 @@ def parse_record(uri: str, name_uid: str, raw: Mapping[str, Any]) -> InstanceRec
     if fields.problems:
         raise MetadataError(uri, fields.problems)
     return record
+
+
+def header_of(uri: str, record: InstanceRecord) -> dict[str, Any]:
+    """Return the header in a record of the document at `uri`, as a dict of tags.
+
+    Raises
+    ------
+    MetadataError
+        If it cannot be unpacked; the text holds no value of the header.
+    """
+    try:
+        return unpack_header(record.packed_header)
+    except ValueError as error:
+        raise MetadataError(uri, [f"cod.instances.{record.name_uid}.metadata: {error}"]) from error
 
 
 def _parse_time(text: Any) -> datetime | None:

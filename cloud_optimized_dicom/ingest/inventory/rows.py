@@ -114,7 +114,7 @@ def parse_row(
     except UnicodeEncodeError:
         return SourceFailure(place, f"{place} is not UTF-8")
     except ValueError as error:
-        return SourceFailure(uri, f"{place}: {error}")
+        return SourceFailure(public_uri(uri), f"{place}: {error}")
 
 
 def columns_of(names: Iterable[str], sample: Iterable[Mapping[str, Any]], given: Mapping[str, str]) -> Columns:
