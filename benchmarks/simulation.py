@@ -183,13 +183,15 @@ def read_figure(page: str, benchmark: str, what: str, column: str) -> float:
     Raises
     ------
     ValueError
-        If the page has no such row or column.
+        If the page has no such row or column, or tells the figure in another unit.
     """
     section = page.partition(f"\n### {benchmark}\n")[2].partition("\n### ")[0]
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")]
     for row in table:
         if row[0] == what and column in table[0]:
             number, _, unit = row[table[0].index(column)].partition(" ")
+            if unit not in _UNITS:
+                raise ValueError(f"the figures give {column} of {what} in {unit}")
             return float(number) * _UNITS[unit]
     raise ValueError(f"the figures have no {column} of {what} in {benchmark}")
 

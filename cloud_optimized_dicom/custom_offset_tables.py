@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cloud_optimized_dicom.dicom.frames import build_frame_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydicom.dataset import Dataset
 
 _KEYS = ("CustomOffsetTable", "CustomOffsetTableLengths")
@@ -48,16 +51,22 @@ def get_multiframe_offset_tables(dataset: Dataset) -> dict[str, Any]:
     return dict(zip(_KEYS, (list(table.offsets), list(table.lengths)), strict=True))
 
 
-def _opened(dataset: Dataset) -> BinaryIO:
-    """Return the dataset's file, from its beginning."""
+@contextmanager
+def _opened(dataset: Dataset) -> Iterator[BinaryIO]:
+    """Give the dataset's file; one that its reader has open stays so, where it was."""
     filename = getattr(dataset, "filename", None)
     if isinstance(filename, str | Path) and Path(filename).is_file():
-        return Path(filename).open("rb")
+        with Path(filename).open("rb") as file:
+            yield file
+        return
     stream = getattr(dataset, "buffer", None)
     if stream is not None and not stream.closed:
-        stream.seek(0)
-        return io.BytesIO(stream.read())
+        position = stream.tell()
+        try:
+            yield stream
+        finally:
+            stream.seek(position)
+        return
     written = io.BytesIO()
     dataset.save_as(written, enforce_file_format=True)
-    written.seek(0)
-    return written
+    yield written

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from cloud_optimized_dicom import checksum
 from cloud_optimized_dicom.errors import MetadataError
 from cloud_optimized_dicom.format.metadata.document import SeriesDocument, parse_document
 from cloud_optimized_dicom.format.metadata.record import dump_record
@@ -176,7 +177,7 @@ class SeriesMetadata:
         record = self._record(uid)
         known = self._document.instances.get(uid) if self._document is not None else None
         # As it was written, with what this release knows nothing of, if it is still the same file.
-        if known is not None and known.get("crc32c") == dump_record(record)["crc32c"]:
+        if known is not None and known.get("crc32c") == checksum.encode(record.crc32c):
             return known
         return dump_record(record)
 

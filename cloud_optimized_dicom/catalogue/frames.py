@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cloud_optimized_dicom.catalogue.columns import schema_of
 from cloud_optimized_dicom.catalogue.extras import pyarrow
 from cloud_optimized_dicom.errors import CODError
-from cloud_optimized_dicom.format.dicom_json import first_value, number, unpack_header
+from cloud_optimized_dicom.format.dicom_json import first_value, number
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.series.frames import FrameReader
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.storage.base import Attributes
 from cloud_optimized_dicom.storage.payload import FilePayload
 from cloud_optimized_dicom.storage.put import put
 from cloud_optimized_dicom.uid_hashing import hash_instances, hash_key
-from cloud_optimized_dicom.uids import check_uid
+from cloud_optimized_dicom.uids import check_uid, member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,11 +120,11 @@ class FrameTable:
                 numbers = range(first, min(first + step, len(table)))
                 for frame, data in zip(numbers, self._frames.read(record, numbers), strict=True):
                     yield shown | {"frame": frame, "data": data}
-        except (CODError, ValueError) as error:  # a ValueError: the header is none
-            self.failures.append((f"{self._reader.tar_uri}://instances/{uid}.dcm", error))
+        except (CODError, ValueError) as error:  # a ValueError: a number of the header is none
+            self.failures.append((member_uri(self._reader.tar_uri, uid), error))
 
     def _shown(self, record: InstanceRecord) -> dict[str, Any]:
-        header = unpack_header(record.packed_header)
+        header = header_of(self._reader.document.uri, record)
         numbers = {name: number(header, tag) for name, tag in _NUMBERS}
         return {
             "StudyInstanceUID": self._key.study_uid,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloud_optimized_dicom.catalogue.columns import INSTANCE_ATTRIBUTES, OF_SERIES, Attribute
 from cloud_optimized_dicom.checksum import encode
-from cloud_optimized_dicom.errors import MetadataError
-from cloud_optimized_dicom.format.dicom_json import first_value, number, unpack_header
+from cloud_optimized_dicom.format.dicom_json import first_value, number
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.series.reader import read_document
-from cloud_optimized_dicom.uids import NestedUri, check_uid, member_name
+from cloud_optimized_dicom.uids import check_uid, member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -67,10 +67,7 @@ def rows_of(store: ObjectStore, key: SeriesKey, document: SeriesDocument, versio
 
 def _header(document: SeriesDocument, record: InstanceRecord) -> dict[str, Any]:
     check_uid(record.name_uid, "instance")
-    try:
-        return unpack_header(record.packed_header)
-    except ValueError as error:
-        raise MetadataError(document.uri, [f"cod.instances.{record.name_uid}.metadata: {error}"]) from error
+    return header_of(document.uri, record)
 
 
 def _series(store: ObjectStore, key: SeriesKey, document: SeriesDocument, instances: list[Row]) -> Row:
@@ -106,7 +103,7 @@ def _instance(record: InstanceRecord, header: Mapping[str, Any], tar_uri: str, *
         "crc32c": encode(record.crc32c),
         "start_byte": record.span.start,
         "end_byte": record.span.stop,
-        "uri": str(NestedUri(tar_uri, member_name(record.name_uid))),
+        "uri": member_uri(tar_uri, record.name_uid),
         "tar_uri": tar_uri,
         "original_path": None if hashed else record.original_path or None,
         "modified": record.modified,

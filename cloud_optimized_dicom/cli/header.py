@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,10 +13,6 @@ from cloud_optimized_dicom.cli.options import (  # noqa: TC001 - typer reads the
     SeriesArgument,
 )
 from cloud_optimized_dicom.cli.targets import open_series, series_target
-from cloud_optimized_dicom.errors import MetadataError
-
-if TYPE_CHECKING:
-    from cloud_optimized_dicom.instance import Instance
 
 
 def header(
@@ -33,24 +29,10 @@ def header(
     indent = None if as_json else 2
     with open_series(target) as cod:
         if wanted is not None:
-            sys.stdout.write(json.dumps(header_of(cod.get_instance(wanted)), indent=indent) + "\n")
+            sys.stdout.write(json.dumps(cod.get_instance(wanted).metadata, indent=indent) + "\n")
             return
         separator = "["
         for instance in cod.get_instances(strict_sorting=False).values():
-            sys.stdout.write(separator + json.dumps(header_of(instance), indent=indent))
+            sys.stdout.write(separator + json.dumps(instance.metadata, indent=indent))
             separator = ","
         sys.stdout.write("]\n" if separator == "," else "[]\n")
-
-
-def header_of(instance: Instance) -> dict[str, Any]:
-    """Return the header of a stored instance.
-
-    Raises
-    ------
-    MetadataError
-        If it cannot be unpacked.
-    """
-    try:
-        return instance.metadata
-    except ValueError as error:
-        raise MetadataError(instance.dicom_uri, [str(error)]) from error

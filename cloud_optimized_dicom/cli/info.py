@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cloud_optimized_dicom.cli.files import output_path, write_output
-from cloud_optimized_dicom.cli.header import header_of
-from cloud_optimized_dicom.cli.info_page import InstanceRow, Page, make_page
+from cloud_optimized_dicom.cli.info_page import NOT_RECORDED, InstanceRow, Page, make_page, uid_name
 from cloud_optimized_dicom.cli.options import JsonFlag, SeriesArgument  # noqa: TC001 - typer reads the annotations
 from cloud_optimized_dicom.cli.output import Output, count_text, size_text
-from cloud_optimized_dicom.cli.targets import open_series, series_target
+from cloud_optimized_dicom.cli.targets import open_reader, series_target
 from cloud_optimized_dicom.errors import LockAcquisitionError, ObjectNotFoundError
 from cloud_optimized_dicom.format.dicom_json import first_value, number
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.lock.lease import busy
 from cloud_optimized_dicom.lock.record import parse_lock
+from cloud_optimized_dicom.series.order import in_reading_order
 from cloud_optimized_dicom.uids import is_uid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cloud_optimized_dicom.cod_object import CODObject
-    from cloud_optimized_dicom.instance import Instance
+    from cloud_optimized_dicom.model import InstanceRecord
+    from cloud_optimized_dicom.series.reader import SeriesReader
+    from cloud_optimized_dicom.storage.base import ObjectStore
+    from cloud_optimized_dicom.uids import SeriesKey
 
 _TRANSFER_SYNTAX, _NUMBER_OF_FRAMES = "00020010", "00280008"
 _SOP_CLASS, _MODALITY = "00080016", "00080060"
 _COLUMNS, _ROWS, _BITS = "00280011", "00280010", "00280101"
 _CODE = re.compile(r"[A-Z0-9_]{1,16}")
-_NOT_RECORDED = "not recorded"
 _UIDS = {"study_uid", "series_uid"}  # which the URI has
 
 HtmlOption = Annotated[
@@ -45,25 +46,15 @@ HtmlOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class _Look:
-    """One instance: the version of its record, its syntax, its number of frames, and how a frame of it is reached."""
-
-    version: str
-    syntax: str
-    frames: int
-    access: str
-
-
 def info(series: SeriesArgument, html: HtmlOption = None, as_json: JsonFlag = False) -> None:
     """Show what a series holds (instances, bytes, transfer syntaxes, frames), its lock and its quarantine."""
     output = Output(json=as_json)
     path = output_path(html) if html is not None else None
-    with open_series(series_target(series)) as cod:
-        instances = cod.get_instances(strict_sorting=False)
-        looks = {uid: _look(instance) for uid, instance in instances.items()}
-        document = _document(cod, instances, list(looks.values()))
-        page = _page(cod, document, instances, looks) if path is not None else None
+    reader = open_reader(series_target(series))
+    uri = reader.document.uri
+    rows = [_row(uri, record) for record in in_reading_order(reader.document.iter_records(), strict=False)]
+    document = _document(reader, rows)
+    page = _page(reader, document, rows) if path is not None else None
     lines = [(name.replace("_", " "), _text(name, value)) for name, value in document.items() if name not in _UIDS]
     if path is not None and page is not None:
         data = page.html.encode("utf-8")
@@ -75,70 +66,66 @@ def info(series: SeriesArgument, html: HtmlOption = None, as_json: JsonFlag = Fa
     output.document(document)
 
 
-def _document(cod: CODObject, instances: Mapping[str, Instance], looks: Sequence[_Look]) -> dict[str, Any]:
-    tar = cod.store.find(cod.key.tar)
+def _document(reader: SeriesReader, rows: Sequence[InstanceRow]) -> dict[str, Any]:
+    store, key = reader.store, reader.key
+    tar = store.find(key.tar)
     return {
-        "uri": cod.datastore_series_uri,
-        "study_uid": cod.key.study_uid,
-        "series_uid": cod.key.series_uid,
-        "instances": len(instances),
-        "instance_bytes": sum(instance.size() for instance in instances.values()),
+        "uri": store.url_of(key.folder),
+        "study_uid": key.study_uid,
+        "series_uid": key.series_uid,
+        "instances": len(rows),
+        "instance_bytes": sum(row.size_bytes for row in rows),
         "tar_bytes": tar.size if tar else None,
-        "record_versions": dict(Counter(look.version for look in looks)),
-        "transfer_syntaxes": _transfer_syntaxes(Counter(look.syntax for look in looks)),
-        "frames": sum(look.frames for look in looks),
-        "frame_access": dict(Counter(look.access for look in looks)),
-        "lock": _lock(cod),
-        "quarantined": cod.store.find(cod.key.error_log) is not None,
+        "record_versions": dict(Counter(row.version for row in rows)),
+        "transfer_syntaxes": _transfer_syntaxes(Counter(row.syntax_uid for row in rows)),
+        "frames": sum(row.frames for row in rows),
+        "frame_access": dict(Counter(row.access for row in rows)),
+        "lock": _lock(store, key),
+        "quarantined": store.find(key.error_log) is not None,
     }
 
 
-def _page(
-    cod: CODObject, document: Mapping[str, Any], instances: Mapping[str, Instance], looks: Mapping[str, _Look]
-) -> Page:
-    metadata = cod.store.find(cod.key.metadata)
+def _page(reader: SeriesReader, document: Mapping[str, Any], rows: Sequence[InstanceRow]) -> Page:
+    metadata = reader.store.find(reader.key.metadata)
     facts = {name.replace("_", " "): _text(name, value) for name, value in document.items()}
     facts["metadata"] = "none" if metadata is None else size_text(metadata.size)
-    return make_page(cod, facts, [_row(uid, instance, looks[uid]) for uid, instance in instances.items()])
+    return make_page(reader, facts, rows)
 
 
-def _row(uid: str, instance: Instance, look: _Look) -> InstanceRow:
-    """Return what the page says of an instance: of its header nothing but UIDs, the modality's code and numbers."""
-    header = header_of(instance)
+def _row(uri: str, record: InstanceRecord) -> InstanceRow:
+    """Return what is said of an instance: of its header nothing but UIDs, the modality's code and numbers."""
+    header = header_of(uri, record)
     modality = str(first_value(header, _MODALITY))
     columns, rows, bits = (f"{number(header, tag) or 0:.0f}" for tag in (_COLUMNS, _ROWS, _BITS))
+    syntax = str(first_value(header, _TRANSFER_SYNTAX) or "")
+    syntax = syntax if is_uid(syntax) else NOT_RECORDED  # an older writer's header may hold any text
+    frames, access = _frames(record, header, syntax)
     return InstanceRow(
-        uid=uid,
-        kind=_name(str(first_value(header, _SOP_CLASS))),
-        modality=modality if _CODE.fullmatch(modality) else _NOT_RECORDED,
-        dimensions=f"{columns} x {rows}, {bits} bits" if instance.has_pixeldata else "",
-        frames=look.frames,
-        syntax=_name(look.syntax),
-        size_bytes=instance.size(),
-        access=look.access,
+        uid=record.name_uid,
+        version=record.version,
+        kind=uid_name(str(first_value(header, _SOP_CLASS))),
+        modality=modality if _CODE.fullmatch(modality) else NOT_RECORDED,
+        dimensions=f"{columns} x {rows}, {bits} bits" if record.has_pixeldata else "",
+        frames=frames,
+        syntax_uid=syntax,
+        size_bytes=record.size,
+        access=access,
     )
 
 
-def _name(uid: str) -> str:
-    return UID(uid).name if is_uid(uid) else _NOT_RECORDED
-
-
-def _look(instance: Instance) -> _Look:
-    header = header_of(instance)
-    found = str(first_value(header, _TRANSFER_SYNTAX) or "")
-    syntax = found if is_uid(found) else _NOT_RECORDED  # an older writer's header may hold any text
-    version = instance.record.version if instance.record else _NOT_RECORDED
-    if not instance.has_pixeldata:
-        return _Look(version, syntax, 0, "no pixel data")
-    table = instance.record.frame_table if instance.record else None
+def _frames(record: InstanceRecord, header: Mapping[str, Any], syntax: str) -> tuple[int, str]:
+    """Return how many frames an instance has, and how one of them is reached."""
+    if not record.has_pixeldata:
+        return 0, "no pixel data"
+    table = record.frame_table
     if table is None:
-        return _Look(version, syntax, _declared_frames(header), "no frame table")
+        return _declared_frames(header), "no frame table"
     if not table.trusted:
-        return _Look(version, syntax, _declared_frames(header), "older frame table, rebuilt when read")
+        return _declared_frames(header), "older frame table, rebuilt when read"
     if table.rangeable:
-        return _Look(version, syntax, len(table), "one range per frame")
+        return len(table), "one range per frame"
     deflated = "deflated, " if syntax == DeflatedExplicitVRLittleEndian else ""
-    return _Look(version, syntax, len(table), f"{deflated}a frame needs the whole instance")
+    return len(table), f"{deflated}a frame needs the whole instance"
 
 
 def _declared_frames(header: Mapping[str, Any]) -> int:
@@ -147,18 +134,19 @@ def _declared_frames(header: Mapping[str, Any]) -> int:
 
 def _transfer_syntaxes(counts: Counter[str]) -> list[dict[str, Any]]:
     return [
-        {"uid": uid, "name": None if uid == _NOT_RECORDED else UID(uid).name, "instances": count}
+        {"uid": uid, "name": None if uid == NOT_RECORDED else uid_name(uid), "instances": count}
         for uid, count in sorted(counts.items())
     ]
 
 
-def _lock(cod: CODObject) -> dict[str, Any] | None:
+def _lock(store: ObjectStore, key: SeriesKey) -> dict[str, Any] | None:
+    uri = store.url_of(key.lock)
     try:
-        found = cod.store.read_object(cod.key.lock)
+        found = store.read_object(key.lock)
     except ObjectNotFoundError:
         return None
-    record = parse_lock(cod.store.url_of(cod.key.lock), found.data)
-    error: LockAcquisitionError = busy(cod.store.url_of(cod.key.lock), record, found)
+    record = parse_lock(uri, found.data)
+    error: LockAcquisitionError = busy(uri, record, found)
     return {
         "owner": error.owner,
         "age_seconds": round(error.age_seconds, 3),

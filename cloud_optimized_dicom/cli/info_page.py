@@ -8,40 +8,62 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydicom.uid import UID
+
 from cloud_optimized_dicom.cli.output import count_text, size_text
 from cloud_optimized_dicom.errors import MissingDependencyError
-from cloud_optimized_dicom.series.reader import SeriesReader
+from cloud_optimized_dicom.uids import is_uid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cloud_optimized_dicom.cod_object import CODObject
+    from cloud_optimized_dicom.series.reader import SeriesReader
     from cloud_optimized_dicom.thumbnail.sheet import Tile
 
 MOST_ROWS = 1000
 """Instances in the table; a browser has no use for 90,000."""
 
+NOT_RECORDED = "not recorded"
+"""In place of what a header does not say, or says in words that may be anybody's name."""
+
+
+def uid_name(uid: str) -> str:
+    """Return the name of a UID of the Standard, another one itself; what is no UID is not recorded."""
+    return UID(uid).name if is_uid(uid) else NOT_RECORDED
+
 
 @dataclass(frozen=True)
 class InstanceRow:
-    """One instance in the table.
+    """One instance, as the facts and the table have it.
 
     Parameters
     ----------
     uid
         That it is stored under.
+    version
+        Of its record.
     dimensions
         Columns, rows and bits, as text; empty without pixel data.
+    syntax_uid
+        `NOT_RECORDED` where the header has none.
+    access
+        How a frame is reached.
     """
 
     uid: str
+    version: str
     kind: str
     modality: str
     dimensions: str
     frames: int
-    syntax: str
+    syntax_uid: str
     size_bytes: int
     access: str
+
+    @property
+    def syntax(self) -> str:
+        """Its transfer syntax for people."""
+        return uid_name(self.syntax_uid)
 
     @property
     def size(self) -> str:
@@ -64,11 +86,13 @@ class Page(NamedTuple):
     pictures: int
 
 
-def make_page(cod: CODObject, facts: Mapping[str, str], rows: Sequence[InstanceRow]) -> Page:
+def make_page(reader: SeriesReader, facts: Mapping[str, str], rows: Sequence[InstanceRow]) -> Page:
     """Return the page of a series.
 
     Parameters
     ----------
+    reader
+        Of the state that `facts` and `rows` are of; the pictures are, too.
     facts
         What is said of the series, by name.
     rows
@@ -85,11 +109,11 @@ def make_page(cod: CODObject, facts: Mapping[str, str], rows: Sequence[InstanceR
         from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - of the extra, and only needed here
     except ImportError:
         raise MissingDependencyError("an HTML page", "cli") from None
-    pictures = _pictures(cod, rows)
+    pictures = _pictures(reader, rows)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("info.html").read_text(encoding="utf-8"))
     html = template.render(
-        title=f"Series {cod.key.series_uid}",
+        title=f"Series {reader.key.series_uid}",
         facts={**facts, **_summary(rows)},
         pictures=pictures,
         frames=count_text(sum(row.frames for row in rows), "frame"),
@@ -111,14 +135,14 @@ def _summary(rows: Sequence[InstanceRow]) -> dict[str, str]:
     }
 
 
-def _pictures(cod: CODObject, rows: Sequence[InstanceRow]) -> list[Picture]:
+def _pictures(reader: SeriesReader, rows: Sequence[InstanceRow]) -> list[Picture]:
     if not any(row.frames for row in rows):
         return []
     from cloud_optimized_dicom.thumbnail.sheet import read_tiles  # noqa: PLC0415 - loads codecs
 
     frames = {row.uid: row.frames for row in rows}
     numbers = {row.uid: number for number, row in enumerate(rows, 1)}
-    tiles = read_tiles(SeriesReader.open(cod.store, cod.key), frames)
+    tiles = read_tiles(reader, frames)
     return [_picture(tile, numbers.get(tile.instance_uid), frames.get(tile.instance_uid, 1)) for tile in tiles]
 
 

@@ -109,7 +109,7 @@ def _ingest(options: IngestOptions) -> None:
         try:
             done = datastore.ingest(
                 chain(options.sources or [], rows),
-                hooks=[MeterHook(meter), record],
+                hooks=[_MeterHook(meter), record],
                 treat_metadata_diffs_as_same=options.treat_metadata_diffs_as_same,
                 wait_seconds=options.wait,
                 compress=options.compress or False,
@@ -154,7 +154,7 @@ def _open_report(options: IngestOptions, datastore: Datastore) -> ReportWriter:
         raise typer.BadParameter(f"--resume: {path} {error}") from error
 
 
-class MeterHook:
+class _MeterHook:
     """Tells a meter what an ingest does: files, their bytes, and how many series they are of."""
 
     def __init__(self, meter: Meter) -> None:
@@ -162,7 +162,6 @@ class MeterHook:
         self._series: set[tuple[str | None, str]] = set()
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of an event."""
         match event:
             case IngestPlanned(files=files, size_bytes=size_bytes):
                 self._meter.expect(files, size_bytes)

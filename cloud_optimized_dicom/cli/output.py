@@ -78,11 +78,11 @@ class Output:
             sys.stdout.write(f"{json.dumps(value)}\n")
 
     @contextmanager
-    def meter(self, label: str, silent_seconds: float = PLAIN_SECONDS) -> Iterator[Meter]:
-        """Show progress on stderr: a bar on a terminal, otherwise a plain line each time it was silent for so long."""
+    def meter(self, label: str) -> Iterator[Meter]:
+        """Show progress on stderr: a bar on a terminal, otherwise a plain line now and then."""
         console = Console(stderr=True)
         if not console.is_terminal:
-            yield _Plain(label, silent_seconds)
+            yield _Plain(label)
             return
         with Progress(
             SpinnerColumn(),
@@ -105,8 +105,8 @@ class Output:
 class _Plain:
     """Lines on stderr, one now and then for what has no end of its own."""
 
-    def __init__(self, label: str, silent_seconds: float) -> None:
-        self._label, self._silent_seconds = label, silent_seconds
+    def __init__(self, label: str) -> None:
+        self._label = label
         self._mutex = threading.Lock()
         self._total, self._total_bytes = 0, 0
         self._done, self._done_bytes, self._series = 0, 0, 0
@@ -121,7 +121,7 @@ class _Plain:
             self._done_bytes += size_bytes
             self._series += series
             now = time.monotonic()
-            if now - self._told < self._silent_seconds:
+            if now - self._told < PLAIN_SECONDS:
                 return
             self._told = now
         rate = self._done_bytes / (now - self._start)

@@ -10,6 +10,7 @@ import typer
 
 from cloud_optimized_dicom.datastore import Datastore
 from cloud_optimized_dicom.errors import CODObjectNotFoundError, StorageError
+from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.uids import SeriesKey, check_uid
 
 if TYPE_CHECKING:
@@ -79,11 +80,21 @@ def instance_target(uri: str, instance_uid: str | None) -> tuple[Target, str]:
 
 def open_series(target: Target, mode: str = "r", wait_seconds: float = 0) -> AbstractContextManager[CODObject]:
     """Open the series of a target that has one."""
+    key = _series_key(target)
+    return target.datastore.open(
+        key.study_uid, key.series_uid, mode, create_if_missing=False, wait_seconds=wait_seconds
+    )
+
+
+def open_reader(target: Target) -> SeriesReader:
+    """Read the metadata of the series of a target that has one; what is asked of the reader is of that state."""
+    return SeriesReader.open(target.datastore.store, _series_key(target))
+
+
+def _series_key(target: Target) -> SeriesKey:
     if target.key is None:
         raise typer.BadParameter(f"{target.uri} names no series")
-    return target.datastore.open(
-        target.key.study_uid, target.key.series_uid, mode, create_if_missing=False, wait_seconds=wait_seconds
-    )
+    return target.key
 
 
 def series_keys(target: Target, *, incomplete: bool = False) -> list[SeriesKey]:

@@ -27,7 +27,8 @@ from cloud_optimized_dicom.datasets.index import (
 from cloud_optimized_dicom.dicom.decode import pixel_description
 from cloud_optimized_dicom.dicom.geometry import GeometryError, Plane, plan_stack, planes_of, rescale_of
 from cloud_optimized_dicom.errors import CODObjectNotFoundError, FormatError
-from cloud_optimized_dicom.format.dicom_json import first_value, number, unpack_header
+from cloud_optimized_dicom.format.dicom_json import first_value, number
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.series.reader import read_document
 from cloud_optimized_dicom.storage.base import PARALLEL_READS
 
@@ -108,7 +109,9 @@ def _read_part(store: ObjectStore, wanted: Wanted, options: BuildOptions) -> Ser
         document, version = read_document(store, wanted.key)
         place = Place(wanted.store, wanted.key, version, document.tar)
         images = [
-            image for record in document.iter_records() if record.has_pixeldata and (image := _image(record, options))
+            image
+            for record in document.iter_records()
+            if record.has_pixeldata and (image := _image(document.uri, record, options))
         ]
         return _part(place, images, options) if images else None
     except CODObjectNotFoundError as error:
@@ -119,11 +122,8 @@ def _read_part(store: ObjectStore, wanted: Wanted, options: BuildOptions) -> Ser
         return SkippedSeries(store.url_of(wanted.key.folder), str(error))
 
 
-def _image(record: InstanceRecord, options: BuildOptions) -> _Image | None:
-    try:
-        header = unpack_header(record.packed_header)
-    except ValueError as error:
-        raise FormatError(f"instance {record.name_uid}: {error}") from error
+def _image(uri: str, record: InstanceRecord, options: BuildOptions) -> _Image | None:
+    header = header_of(uri, record)
     if options.where is not None and not options.where(HeaderView(header)):
         return None
     table = record.frame_table

@@ -18,7 +18,7 @@ from cloud_optimized_dicom.ingest.source_kinds import FileSource, text_of
 from cloud_optimized_dicom.ingest.workshop import Job, Workshop
 from cloud_optimized_dicom.series.extract import extract
 from cloud_optimized_dicom.storage.payload import FilePayload
-from cloud_optimized_dicom.uids import check_uid, member_name
+from cloud_optimized_dicom.uids import check_uid, member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,10 +61,6 @@ class SeriesEdit:
         """Yield the records of all instances, as they are stored."""
         return self._transaction.base.document.iter_records()
 
-    def record(self, uid: str) -> InstanceRecord:
-        """Return the record of an instance as it is stored; `InstanceNotFoundError` if there is none of that UID."""
-        return self._transaction.base.document.get(check_uid(uid, "instance"))
-
     def path(self, uid: str) -> Path:
         """Return the local file of the instance that is stored under a UID."""
         return self._directory / f"{check_uid(uid, 'instance')}.dcm"
@@ -97,8 +93,13 @@ class SeriesEdit:
         if not changed:
             return
         found = self._measured(changed)
-        owners = self._owners(changed, found)
-        edited = [Edited(owner, found[uid]) for uid, owner in owners.items() if not self._holds(self.path(uid), owner)]
+        edited = []
+        for uid, owner in self._owners(changed, found).items():
+            one = Edited(owner, found[uid])
+            if (one.payload.size, one.payload.crc32c) == (owner.size, owner.crc32c):  # another's file until now
+                self._transaction.have(owner.name_uid, one.payload)
+            else:
+                edited.append(one)
         raws = self._transaction.document.instances
         for one in edited:
             self._stage_one(one, raws[one.record.name_uid])
@@ -142,7 +143,7 @@ class SeriesEdit:
         return found
 
     def _uri(self, name_uid: str) -> str:
-        return f"{self._reader.tar_uri}://{member_name(name_uid)}"
+        return member_uri(self._reader.tar_uri, name_uid)
 
     def _owners(self, changed: Sequence[InstanceRecord], found: Mapping[str, Prepared]) -> Mapping[str, InstanceRecord]:
         """Return the record of the instance that each file holds now, by the UID that is the file's name."""

@@ -12,18 +12,19 @@ from cloud_optimized_dicom.errors import HashMismatchError
 from cloud_optimized_dicom.export.pieces import part_count
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cloud_optimized_dicom.export.folder import ExportFolder
     from cloud_optimized_dicom.export.pieces import Part
     from cloud_optimized_dicom.model import InstanceRecord
-    from cloud_optimized_dicom.uids import SeriesKey
 
 
 class Arrival:
-    """The file that an instance becomes.  Threads may bring its parts."""
+    """The file that an instance becomes, at `path`.  Threads may bring its parts."""
 
-    def __init__(self, folder: ExportFolder, key: SeriesKey, tar_uri: str, record: InstanceRecord) -> None:
-        self.record = record
-        self._folder, self._key, self._tar_uri = folder, key, tar_uri
+    def __init__(self, folder: ExportFolder, path: Path, tar_uri: str, record: InstanceRecord) -> None:
+        self.path, self.record = path, record
+        self._folder, self._tar_uri = folder, tar_uri
         self._sums: dict[int, tuple[int, int]] = {}
         self._mutex = threading.Lock()
         self._part_file = folder.new_part()
@@ -48,7 +49,7 @@ class Arrival:
             if self.ended or len(self._sums) < count:
                 return False
         self._check(combine_all([self._sums[number] for number in range(count)])[0])
-        self._folder.publish(self._part_file, self._key, self.record)
+        self._folder.publish(self._part_file, self.path, self.record)
         self.ended = True
         return True
 

@@ -15,7 +15,7 @@ from cloud_optimized_dicom.storage.base import Attributes
 from cloud_optimized_dicom.storage.payload import BytesPayload, FilePayload
 from cloud_optimized_dicom.storage.put import holds, put
 from cloud_optimized_dicom.uid_hashing import hash_instances, hash_key
-from cloud_optimized_dicom.uids import check_uid
+from cloud_optimized_dicom.uids import check_uid, member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +98,7 @@ class _Copy:
             if holds(self._destination.find(name), record.size, record.crc32c) or not self._write(name, record):
                 return _PRESENT
         except CODError as error:
-            return ExportFailure(f"{self._reader.tar_uri}://instances/{uid}.dcm", error)
+            return ExportFailure(member_uri(self._reader.tar_uri, uid), error)
         return record.size
 
     def _write(self, name: str, record: InstanceRecord) -> bool:

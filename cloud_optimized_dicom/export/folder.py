@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cloud_optimized_dicom.checksum import crc32c_of_stream
 from cloud_optimized_dicom.export.state import ExportState, Stamp
-from cloud_optimized_dicom.uid_hashing import hash_instances, hash_key, hash_uid
+from cloud_optimized_dicom.uid_hashing import hash_instances, hash_key
 
 if TYPE_CHECKING:
     from typing import Self
@@ -65,15 +65,10 @@ class ExportFolder:
                 break
         os.close(self._alive)
 
-    def path_of(self, key: SeriesKey, uid: str) -> Path:
-        """Return where an instance goes; neither holds a path."""
-        shown = uid if self._hash is None else hash_uid(self._hash, uid, key.folder)
-        return self._folder(key) / f"{shown}.dcm"
-
     def split_present(
         self, key: SeriesKey, records: list[InstanceRecord]
-    ) -> tuple[list[InstanceRecord], list[InstanceRecord]]:
-        """Return the instances that are there already, and the others.
+    ) -> tuple[list[InstanceRecord], list[tuple[InstanceRecord, Path]]]:
+        """Return the instances that are there already, and the others, each with the path that it is to have.
 
         Raises
         ------
@@ -85,22 +80,26 @@ class ExportFolder:
         A file of the right size is there if its CRC32C is right: by what an earlier run verified, as long as the file
         has not changed since, else by reading it.
         """
-        hash_instances(self._hash, [record.name_uid for record in records], key.folder)
-        known = {} if self._recheck else self._state.known(self._folder(key))
+        names = hash_instances(self._hash, [record.name_uid for record in records], key.folder)
+        shown = hash_key(self._hash, key, key.folder)
+        folder = self._root / shown.study_uid / shown.series_uid
+        known = {} if self._recheck else self._state.known(folder)
         present: list[InstanceRecord] = []
-        missing: list[InstanceRecord] = []
+        missing: list[tuple[InstanceRecord, Path]] = []
         for record in records:
-            path = self.path_of(key, record.name_uid)
-            (present if self._holds(path, record, known.get(path.name)) else missing).append(record)
+            path = folder / f"{names[record.name_uid]}.dcm"
+            if self._holds(path, record, known.get(path.name)):
+                present.append(record)
+            else:
+                missing.append((record, path))
         return present, missing
 
     def new_part(self) -> Path:
         """Return a name for a file on its way in."""
         return self._scratch / str(next(self._numbers))
 
-    def publish(self, part: Path, key: SeriesKey, record: InstanceRecord) -> None:
+    def publish(self, part: Path, path: Path, record: InstanceRecord) -> None:
         """Give a finished and verified file its name; its bytes are on the disk before."""
-        path = self.path_of(key, record.name_uid)
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(part, os.O_RDONLY)
         try:
@@ -109,10 +108,6 @@ class ExportFolder:
             self._state.remember(path, record.crc32c, Stamp.of(os.fstat(descriptor)))
         finally:
             os.close(descriptor)
-
-    def _folder(self, key: SeriesKey) -> Path:
-        shown = hash_key(self._hash, key, key.folder)
-        return self._root / shown.study_uid / shown.series_uid
 
     def _holds(self, path: Path, record: InstanceRecord, known: tuple[int, Stamp] | None) -> bool:
         if not path.is_file():

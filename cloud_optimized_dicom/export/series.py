@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from cloud_optimized_dicom.errors import (
     CODError,
-    MetadataError,
     PermissionDeniedError,
     StaleReadError,
     StorageError,
@@ -18,9 +17,9 @@ from cloud_optimized_dicom.errors import (
 from cloud_optimized_dicom.events import BytesExported, ExportPlanned, FileExported
 from cloud_optimized_dicom.export.arrival import Arrival
 from cloud_optimized_dicom.export.pieces import ONE_REQUEST, plan_pieces
-from cloud_optimized_dicom.format.dicom_json import unpack_header
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.series.reader import SeriesReader
-from cloud_optimized_dicom.uids import check_uid
+from cloud_optimized_dicom.uids import check_uid, member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,10 +138,11 @@ class SeriesExport:
 
     def _planned(self, reader: SeriesReader, uids: Sequence[str]) -> tuple[list[InstanceRecord], list[InstanceRecord]]:
         records = [record for uid in uids if (record := self._record(reader, uid)) is not None]
-        present, missing = self._folder.split_present(self.key, records)
+        present, placed = self._folder.split_present(self.key, records)
         self._arrivals = {
-            record.name_uid: Arrival(self._folder, self.key, reader.tar_uri, record) for record in missing
+            record.name_uid: Arrival(self._folder, path, reader.tar_uri, record) for record, path in placed
         }
+        missing = [record for record, _ in placed]
         self.pieces = plan_pieces(missing)
         return present, missing
 
@@ -163,10 +163,7 @@ class SeriesExport:
     def _fits(self, reader: SeriesReader, record: InstanceRecord) -> bool:
         if not self._selection.where:
             return True
-        try:
-            header = unpack_header(record.packed_header)
-        except ValueError as error:
-            raise MetadataError(reader.document.uri, [f"cod.instances.{record.name_uid}.metadata: {error}"]) from error
+        header = header_of(reader.document.uri, record)
         return all(condition.holds(header) for condition in self._selection.where)
 
     # -- fetching
@@ -197,8 +194,7 @@ class SeriesExport:
             if arrival.put(part, data):
                 with self._mutex:
                     self.written += 1
-                path = self._folder.path_of(self.key, part.record.name_uid)
-                self._say(FileExported(self._uri_of(part.record.name_uid), str(path), part.record.size))
+                self._say(FileExported(self._uri_of(part.record.name_uid), str(arrival.path), part.record.size))
         except TarValidationError as error:
             self._give_up(part.record, error)
         except OSError as error:
@@ -217,4 +213,4 @@ class SeriesExport:
         self._say(FileExported(self._uri_of(uid), "", size, error))
 
     def _uri_of(self, uid: str) -> str:
-        return f"{self._store.url_of(self.key.tar)}://instances/{uid}.dcm"
+        return member_uri(self._store.url_of(self.key.tar), uid)

@@ -11,9 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
-
-from cloud_optimized_dicom.dicom.elements import DatasetWalk, Encoding, Extent, RawElement, detect_implicit
+from cloud_optimized_dicom.dicom.elements import LONG_VRS, DatasetWalk, Encoding, Extent, RawElement, detect_implicit
 from cloud_optimized_dicom.dicom.header import MAX_DEPTH, PIXEL_DATA_TAGS
 from cloud_optimized_dicom.dicom.vr import find_public_vr
 from cloud_optimized_dicom.format.offsets.items import (
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
 
 _ICON, _PIXEL_PROVIDER = 0x00880200, 0x00287FE0
 _LENGTH_TO_END = 0x00080001
-LONG_VRS = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
 _IMPLICIT_LITTLE = Encoding(implicit=True, little_endian=True)
 PREVIEWS = frozenset({_ICON, _PIXEL_PROVIDER}) | PIXEL_DATA_TAGS
 """What shows pixels, or says where they are, within a sequence."""

@@ -20,14 +20,6 @@ _LUMA = (0.299, 0.587, 0.114)  # PS3.3 section C.7.6.3.1.2
 _MOST_ENTRIES = 1 << 16
 
 
-def stored_range(pixels: ImagePixels) -> tuple[int, int]:
-    """Return the least and the largest value that Bits Stored and Pixel Representation allow."""
-    bits = pixels.bits_stored
-    if pixels.pixel_representation == 1:
-        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    return 0, (1 << bits) - 1
-
-
 def check_fill(image: Image, value: FillValue | None) -> None:
     """Check that the pixels of an image can hold a fill value.
 
@@ -50,7 +42,7 @@ def check_fill(image: Image, value: FillValue | None) -> None:
 def _fits(value: Any, pixels: ImagePixels) -> bool:
     if pixels.is_float:
         return isinstance(value, numbers.Real) and bool(abs(value) <= np.finfo(pixels.dtype).max)
-    least, most = stored_range(pixels)
+    least, most = pixels.stored_range
     return isinstance(value, numbers.Integral) and least <= int(value) <= most
 
 
@@ -79,7 +71,7 @@ def _black(opened: OpenImage, photometric: str) -> int | float:
     pixels = opened.image.pixels
     if pixels.is_float:
         return 0.0
-    least, most = stored_range(pixels)
+    least, most = pixels.stored_range
     if photometric == "MONOCHROME1":
         return most
     return _darkest(opened) if photometric == "PALETTE COLOR" else least
@@ -88,7 +80,7 @@ def _black(opened: OpenImage, photometric: str) -> int | float:
 def _darkest(opened: OpenImage) -> int:
     """Return the index of the palette's darkest entry; the least index where the palette does not serve."""
     pixels, source = opened.image.pixels, opened.source
-    least, most = stored_range(pixels)
+    least, most = pixels.stored_range
 
     def read_bulk(uri: str) -> bytes:
         start, stop = map(int, uri.split(":"))

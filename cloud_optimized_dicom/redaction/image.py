@@ -16,7 +16,7 @@ from cloud_optimized_dicom.dicom.transcode.model import Target
 from cloud_optimized_dicom.dicom.transcode.plan import UNCOMPRESSED_SYNTAXES
 from cloud_optimized_dicom.errors import FrameDecodeError, InstanceValidationError, RedactionError
 from cloud_optimized_dicom.format.dicom_json import first_value, number
-from cloud_optimized_dicom.format.offsets.description import NATIVE_SYNTAXES
+from cloud_optimized_dicom.format.offsets.description import NATIVE_SYNTAXES, SUBSAMPLED_INTERPRETATIONS
 from cloud_optimized_dicom.redaction.model import FileState
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ _KEPT_GROUPS = ("0028", *(f"{group:04X}" for group in OVERLAY_GROUPS))
 _KEPT_TAGS = frozenset({"00089215", "00120064"})
 """What is read of a header: image pixels and palettes, overlays; Derivation Code and De-identification Method Code
 Sequence.  The headers of all images are held before the first is written."""
-_SUBSAMPLED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422"})
 _FULL = {"YBR_FULL_422": "YBR_FULL", "YBR_RCT": "RGB", "YBR_ICT": "RGB"}
 _OWN_TARGETS = {target.transfer_syntax_uid: target for target in Target}
 
@@ -78,8 +77,9 @@ class Image:
     @property
     def is_subsampled(self) -> bool:
         """Whether two native pixels share their chrominance (PS3.3 section C.7.6.3.1.2)."""
-        subsampled = self.pixels.photometric_interpretation in _SUBSAMPLED and self.pixels.samples_per_pixel > 1
-        return subsampled and self.table.lengths[0] < self.pixels.frame_bytes
+        pixels = self.pixels
+        subsampled = pixels.photometric_interpretation in SUBSAMPLED_INTERPRETATIONS and pixels.samples_per_pixel > 1
+        return subsampled and self.table.lengths[0] < pixels.frame_bytes
 
     @property
     def is_patched(self) -> bool:

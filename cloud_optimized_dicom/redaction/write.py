@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
+from cloud_optimized_dicom.dicom.elements import LONG_VRS
 from cloud_optimized_dicom.dicom.frames import find_pixel_data, is_swapped
 from cloud_optimized_dicom.dicom.source import EXPLICIT_BIG, EXPLICIT_LITTLE, open_source
 from cloud_optimized_dicom.dicom.transcode.assemble import Assembler
@@ -21,7 +22,7 @@ from cloud_optimized_dicom.dicom.transcode.plan import PIXEL_DATA, plan_transcod
 from cloud_optimized_dicom.errors import RedactionError
 from cloud_optimized_dicom.format.dicom_json import number
 from cloud_optimized_dicom.redaction.attributes import plan_edits
-from cloud_optimized_dicom.redaction.dataset import LONG_VRS, DamagedSequenceError, element_header, plan_dataset
+from cloud_optimized_dicom.redaction.dataset import DamagedSequenceError, element_header, plan_dataset
 from cloud_optimized_dicom.redaction.fill import resolve_fill
 from cloud_optimized_dicom.redaction.paint import NativeLayout, fill_frame, fill_native
 
@@ -85,12 +86,50 @@ class Work:
                 found.setdefault(frame, []).append(region.box)
         return found
 
-    def painted(self, frame: int, photometric: str, fill: Fill) -> NDArray[Any]:
+    @cached_property
+    def frames(self) -> _DecodedFrames:
+        """The frames as they were."""
+        return _DecodedFrames(self.opened)
+
+    def painted(self, frame: int, fill: Fill) -> NDArray[Any]:
         """Return a frame decoded and filled."""
-        array, found = self.opened.samples(frame)
-        if found != photometric:
-            raise RedactionError(self.image.name, "the frames differ in their photometric interpretation")
+        array = self.frames.take(frame)
         fill_frame(array, self.boxes.get(frame, ()), fill)
+        return array
+
+
+class _DecodedFrames:
+    """The frames of an image, decoded when they are taken; the first one, held until then, when it is first looked at.
+
+    Not more than one frame is held here.
+    """
+
+    def __init__(self, opened: OpenImage) -> None:
+        self._opened = opened
+        self._first: NDArray[Any] | None = None
+
+    @cached_property
+    def photometric(self) -> str:
+        """The photometric interpretation of the first frame decoded, which is to be that of all."""
+        self._first, photometric = self._opened.samples(0)
+        return photometric
+
+    def take(self, frame: int) -> NDArray[Any]:
+        """Return a frame, the caller's own.
+
+        Raises
+        ------
+        RedactionError
+            If it does not decode, or its photometric interpretation is another one.
+        """
+        photometric = self.photometric
+        first, self._first = self._first, None
+        if frame == 0 and first is not None:
+            return first
+        del first  # before another one takes as much
+        array, found = self._opened.samples(frame)
+        if found != photometric:
+            raise RedactionError(self._opened.image.name, "the frames differ in their photometric interpretation")
         return array
 
 
@@ -117,7 +156,7 @@ def write_redacted(work: Work, file: BinaryIO) -> Fill:
 
 def _write_encapsulated(work: Work, target: Target, file: BinaryIO) -> Fill | None:
     """Write all frames compressed; return None where the codec does not take them."""
-    photometric = work.opened.samples(0)[1]
+    photometric = work.frames.photometric
     plan = plan_transcode(_pixel_format(work.image, photometric), target)
     if isinstance(plan, Kept):
         return None
@@ -128,7 +167,7 @@ def _write_encapsulated(work: Work, target: Target, file: BinaryIO) -> Fill | No
             extended = frames * plan.format.frame_bytes >= work.options.basic_table_limit_bytes
             assembler = Assembler(file, reader, frames=frames, extended=extended, limit_bytes=_UNLIMITED_BYTES)
             assembler.begin(surroundings)
-            for encoded in _encoded_frames(work, plan, photometric, fill):
+            for encoded in _encoded_frames(work, plan, fill):
                 if isinstance(encoded, Kept):
                     return None
                 assembler.add(encoded)
@@ -138,7 +177,7 @@ def _write_encapsulated(work: Work, target: Target, file: BinaryIO) -> Fill | No
     return fill
 
 
-def _encoded_frames(work: Work, plan: TranscodePlan, photometric: str, fill: Fill) -> Iterator[bytes | Kept]:
+def _encoded_frames(work: Work, plan: TranscodePlan, fill: Fill) -> Iterator[bytes | Kept]:
     """Yield the frames of the new file; those that no box touches as they were, if they are encoded alike."""
     image = work.image
     alike = (image.syntax, image.pixels.photometric_interpretation) == (
@@ -150,8 +189,7 @@ def _encoded_frames(work: Work, plan: TranscodePlan, photometric: str, fill: Fil
         if alike and frame not in work.boxes:
             yield work.opened.encoded(frame)
         else:
-            pixels = work.painted(frame, photometric, fill)
-            yield encode_frame(job, np.ascontiguousarray(pixels, plan.format.dtype))
+            yield encode_frame(job, np.ascontiguousarray(work.painted(frame, fill), plan.format.dtype))
 
 
 def _pixel_format(image: Image, photometric: str) -> PixelFormat:
@@ -197,7 +235,7 @@ def _write_native(work: Work, file: BinaryIO) -> Fill:
     image = work.image
     if image.pixels.is_float:
         raise RedactionError(image.name, "deflated floating point pixels are not supported")
-    photometric = work.opened.samples(0)[1]
+    photometric = work.frames.photometric
     pixels, frames, fill = image.pixels, len(image.table), work.fill(photometric)
     size = -(-pixels.samples * pixels.bits_allocated * frames // 8)
     if size > _LARGEST_NATIVE_BYTES:
@@ -209,7 +247,7 @@ def _write_native(work: Work, file: BinaryIO) -> Fill:
             encoding = work.opened.source.meta_encoding._replace(implicit=False, little_endian=True)
             header = element_header(PIXEL_DATA, vr, size + size % 2, encoding)
             _copy(reader, (*surroundings.head, header), file)
-            painted = (work.painted(frame, photometric, fill) for frame in range(frames))
+            painted = (work.painted(frame, fill) for frame in range(frames))
             file.writelines(_packed(painted, pixels.bits_allocated))
             file.write(bytes(size % 2))
             _copy(reader, surroundings.tail, file)

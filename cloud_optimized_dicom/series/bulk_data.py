@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs
 
 from cloud_optimized_dicom.dicom.source import DEFLATED_SYNTAXES, open_source
-from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
+from cloud_optimized_dicom.format.dicom_json import first_value
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.uids import NestedUri
 
@@ -47,7 +48,7 @@ class BulkDataPlace(NamedTuple):
 
 def read_bulk_data(reader: InstanceReader, record: InstanceRecord, place: BulkDataPlace) -> bytes:
     """Return the bytes of a value; of a deflated instance, from its inflated file."""
-    if first_value(unpack_header(record.packed_header), _TRANSFER_SYNTAX) not in DEFLATED_SYNTAXES:
+    if first_value(header_of(reader.tar_uri, record), _TRANSFER_SYNTAX) not in DEFLATED_SYNTAXES:
         return reader.read_span(record, place.span)
     with reader.open_instance(record) as stream, open_source(stream, record.uri) as source:
         return source.reader.read(place.span.start, len(place.span))

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from cloud_optimized_dicom.errors import CODError, ErrorLogExistsError
-from cloud_optimized_dicom.format.dicom_json import pack_header, unpack_header
+from cloud_optimized_dicom.format.dicom_json import pack_header
 from cloud_optimized_dicom.format.metadata.record import VERSION
-from cloud_optimized_dicom.format.metadata.versions import INLINE_VERSION, dump_header, must_convert
+from cloud_optimized_dicom.format.metadata.versions import INLINE_VERSION, as_version, must_convert
 from cloud_optimized_dicom.format.offsets.codec import dump_offset_tables
 from cloud_optimized_dicom.lock.lease import LockOptions
 from cloud_optimized_dicom.series.findings import VerifyReport
@@ -167,18 +167,19 @@ class _Migration(Mending):
         raw = self._document.instances[record.name_uid]
         facts = find_facts(self._reader(), record)
         if facts is None:  # nothing that we can read: what was on record is all there is
-            header = dump_header(unpack_header(record.packed_header))
-            tables = raw.get("offset_tables")
-        else:
-            header, tables = facts.header, dump_offset_tables(facts.frame_table)
-        uids = record if facts is None else facts
+            self._transaction.touch(record.name_uid, dict(as_version(raw, VERSION)))
+            return
         new: dict[str, Any] = {
-            "instance_uid": uids.instance_uid,
-            "series_uid": uids.series_uid,
-            "study_uid": uids.study_uid,
-            "has_pixeldata": uids.has_pixeldata,
+            "instance_uid": facts.instance_uid,
+            "series_uid": facts.series_uid,
+            "study_uid": facts.study_uid,
+            "has_pixeldata": facts.has_pixeldata,
         }
-        changed = {"metadata": pack_header(header), "offset_tables": tables, "version": VERSION}
+        changed = {
+            "metadata": pack_header(facts.header),
+            "offset_tables": dump_offset_tables(facts.frame_table),
+            "version": VERSION,
+        }
         self._transaction.touch(record.name_uid, new | dict(raw) | changed)
 
 

@@ -10,14 +10,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 from cloud_optimized_dicom.errors import FrameTableError
-from cloud_optimized_dicom.format.dicom_json import unpack_header
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.format.offsets.extended import item_header, plan_extended_head
 from cloud_optimized_dicom.format.offsets.items import HEADER_BYTES
 from cloud_optimized_dicom.ranges import ByteRange
 from cloud_optimized_dicom.series.files import WHOLE_BYTES
 from cloud_optimized_dicom.series.frames import FrameReader
 from cloud_optimized_dicom.series.read_checks import ReadChecks
-from cloud_optimized_dicom.uids import member_name
+from cloud_optimized_dicom.uids import member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,7 +309,7 @@ def open_virtual_file(reader: SeriesReader, record: InstanceRecord, offset_table
     layout, first = plan_layout(record.size, table), b""
     if offset_table == "extended" and record.has_pixeldata and record.size:
         layout, first = _with_extended_table(reader, record, read) or (layout, first)
-    raw = VirtualFile(read, layout, name=f"{reader.tar_uri}://{member_name(record.name_uid)}")
+    raw = VirtualFile(read, layout, name=member_uri(reader.tar_uri, record.name_uid))
     if first:
         raw.keep(0, first)
     return cast("BinaryIO", BufferedVirtualFile(raw))
@@ -339,7 +339,7 @@ def _with_extended_table(
 
 
 def _find_table(reader: SeriesReader, record: InstanceRecord) -> FrameTable | None:
-    header = unpack_header(record.packed_header)
+    header = header_of(reader.document.uri, record)
     if any(tag in header for tag in _EXTENDED_TAGS):
         return None
     try:

@@ -12,8 +12,10 @@ import numpy as np
 from cloud_optimized_dicom.dicom.decode import FrameDecoder, pixel_dtype
 from cloud_optimized_dicom.dicom.geometry import GeometryError, plan_stack, planes_of, require_alike
 from cloud_optimized_dicom.errors import VolumeError
-from cloud_optimized_dicom.format.dicom_json import first_value, unpack_header
+from cloud_optimized_dicom.format.dicom_json import first_value
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.ranges import FetchPolicy
+from cloud_optimized_dicom.uids import member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,8 +133,8 @@ class _Filler:
         known = self._images.get(number)
         if known is None:
             record = self._records[number]
-            header = unpack_header(record.packed_header)
-            uri = f"{self._uri}://instances/{record.name_uid}.dcm"
+            header = header_of(self._uri, record)
+            uri = member_uri(self._uri, record.name_uid)
             decoder = FrameDecoder.of(header, str(first_value(header, _TRANSFER_SYNTAX)), uri)
             known = self._images[number] = _Image(header, decoder)
         return known

@@ -10,13 +10,14 @@ from pydicom.uid import ExplicitVRBigEndian
 from cloud_optimized_dicom.checksum import crc32c
 from cloud_optimized_dicom.dicom.decode import FrameDecoder
 from cloud_optimized_dicom.errors import FormatError, FrameDecodeError, SeriesMissingPixelDataError
-from cloud_optimized_dicom.format.dicom_json import unpack_header
+from cloud_optimized_dicom.format.metadata.record import header_of
 from cloud_optimized_dicom.series.bulk_data import BulkDataPlace, read_bulk_data
 from cloud_optimized_dicom.thumbnail.document import ThumbnailDocument, ThumbnailFrame
 from cloud_optimized_dicom.thumbnail.encode import decode, encode, require_av, require_pillow
 from cloud_optimized_dicom.thumbnail.geometry import Anchors
 from cloud_optimized_dicom.thumbnail.lookup import BinaryValues
 from cloud_optimized_dicom.thumbnail.render import Renderer, shrink
+from cloud_optimized_dicom.uids import member_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -207,9 +208,9 @@ def _subject(
     def read_bulk(uri: str) -> bytes:
         return read_bulk_data(frames.reader, record, BulkDataPlace.parse(uri))
 
-    header = unpack_header(record.packed_header)
+    header = header_of(tar_uri, record)
     syntax = frames.transfer_syntax(record, header)
-    name = f"{tar_uri}://instances/{record.name_uid}.dcm"
+    name = member_uri(tar_uri, record.name_uid)
     decoder = FrameDecoder.of(header, syntax, name)
     try:
         table = frames.table(record)

@@ -64,11 +64,12 @@ def test_uids_that_nothing_has_exit_with_3(one_series: str, tmp_path: Path, cod:
 
 
 def test_progress_in_words() -> None:
-    """Steps, bytes, rate and the time left, as far as they are known."""
+    """Steps, series, bytes, rate and the time left, as far as they are known."""
     assert counts_text((3, None)) == "3/?"
     assert counts_text((3, 10), (0, 0)) == "3/10"
-    shown = counts_text((3, 10), (1 << 20, 5 << 30), 2 << 20, 3725.4)
-    assert shown == "3/10, 1 MiB of 5 GiB, 2 MiB/s, 1:02:05 left"
+    assert counts_text((3, None), series=1) == "3/?, 1 series"
+    shown = counts_text((3, 10), (1 << 20, 5 << 30), 2 << 20, 3725.4, series=2)
+    assert shown == "3/10, 2 series, 1 MiB of 5 GiB, 2 MiB/s, 1:02:05 left"
 
 
 def test_a_bar_of_bytes_and_one_of_steps(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from cloud_optimized_dicom import CODObject, Datastore
 from cloud_optimized_dicom.testing.datasets.series import CtSeries
+from cloud_optimized_dicom.testing.gcs_server import GcsServer
 from tests.core.tiny import append_tiny
 from tests.realfiles import real_file
 from tests.thumbnail.scenes import image, ramp, report, store_series
@@ -83,6 +84,21 @@ def test_the_page_shows_the_series(one_series: str, tmp_path: Path, cod: Cod) ->
     assert page.captions == ["1", "2", "3", "4", "5"]
     for shown, expected in zip(page.pictures, pictures, strict=True):
         assert np.abs(shown.astype(int) - expected).mean() < 4
+
+
+def test_the_page_and_the_facts_are_of_one_state(tmp_path: Path, cod: Cod, monkeypatch: Any) -> None:
+    """The metadata is read once, for the facts, the rows and the pictures."""
+    slices = real_file("98892001/CT5N/2062").path.parent
+    with GcsServer() as server:
+        server.create_bucket("bucket")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+        assert cod("ingest", slices, "gs://bucket/p").code == 0
+        uri = cod("ls", "gs://bucket/p").out.strip()
+        server.reset_counters()
+        assert cod("info", uri, "--html", tmp_path / "page.html").code == 0
+        read = [record.object_name for record in server.counters() if record.operation == "objects.download"]
+    assert len(Page(tmp_path / "page.html").pictures) == 5
+    assert sum(name.endswith("/metadata.json") for name in read) == 1
 
 
 def test_the_page_needs_nothing_else(one_series: str, tmp_path: Path, cod: Cod) -> None:

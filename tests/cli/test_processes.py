@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cloud_optimized_dicom import CODObject, Datastore
-from cloud_optimized_dicom.cli.ingest import MeterHook
-from cloud_optimized_dicom.cli.output import Output
-from cloud_optimized_dicom.events import FileDone, IngestPlanned
+from cloud_optimized_dicom.cli.output import PLAIN_SECONDS
 from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.testing.gcs_server import Fault, FaultKind, GcsServer
 from tests.cli.conftest import start
@@ -281,20 +279,26 @@ def test_a_terminal_gets_a_bar_and_stdout_only_results(as_json: bool, inbox: Pat
         assert out.decode().splitlines()[-1] == "6 new, 0 same, 0 conflict, 1 error; 2 series"
 
 
-def test_plain_lines_tell_files_series_bytes_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a terminal, an ingest is told about in lines that have what the bar has."""
-    with Output(json=False).meter("ingesting", silent_seconds=0) as meter:
-        hook = MeterHook(meter)
-        hook(IngestPlanned(4, 8 << 20, complete=True))
-        for series in ("1.2", "1.2", "1.3"):
-            hook(FileDone("file.dcm", "new", 2 << 20, "1.1", series, "1.4"))
-    lines = capsys.readouterr().err.splitlines()
-    told = [re.fullmatch(r"ingesting: (.*), [0-9.]+ [KMGT]iB/s, 0:00:00 left", line) for line in lines]
-    assert [match and match[1] for match in told] == [
-        "1/4, 1 series, 2 MiB of 8 MiB",
-        "2/4, 1 series, 4 MiB of 8 MiB",
-        "3/4, 2 series, 6 MiB of 8 MiB",
-    ]
+@pytest.mark.slow
+def test_without_a_terminal_there_is_a_line_now_and_then(server: GcsServer, tmp_path: Path) -> None:
+    """A long ingest tells a log once in a while what a bar would show; a short one, nothing of the kind."""
+    (tmp_path / "inbox").mkdir()
+    for number, name in enumerate(("CT_small.dcm", "98892001/CT5N/2062")):
+        (tmp_path / "inbox" / f"{number}.dcm").write_bytes(real_file(name).read())
+    environment = {"STORAGE_EMULATOR_HOST": server.url}
+    lines = {}
+    for store in ("gs://bucket/short", "gs://bucket/long"):
+        if store.endswith("long"):
+            seconds = PLAIN_SECONDS + 1
+            server.inject(Fault(FaultKind.LATENCY, "objects.insert", object_name=r"metadata\.json$", seconds=seconds))
+        code, _, err = ended(start("ingest", tmp_path / "inbox", store, **environment))
+        assert code == 0
+        lines[store] = [line for line in err.decode().splitlines() if line.startswith("ingesting")]
+    assert lines["gs://bucket/short"] == []
+    size = r"[0-9.]+ [KM]iB"
+    told = rf"ingesting: [12]/2, [12] series, {size} of {size}, [0-9.]+ [KM]?i?B/s, 0:00:\d\d left"
+    assert lines["gs://bucket/long"]
+    assert all(re.fullmatch(told, line) for line in lines["gs://bucket/long"]), lines
 
 
 def test_results_appear_above_the_bar_on_one_terminal(inbox: Path, tmp_path: Path, cod: Cod) -> None:

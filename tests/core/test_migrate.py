@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cloud_optimized_dicom import Datastore
+from cloud_optimized_dicom.checksum import crc32c, encode
 from cloud_optimized_dicom.cli.main import main
+from cloud_optimized_dicom.format.dicom_json import unpack_header
 from cloud_optimized_dicom.format.metadata.document import SeriesDocument
 from cloud_optimized_dicom.format.metadata.record import record_version
 from cloud_optimized_dicom.series.migrate import migrate_series
@@ -129,6 +131,30 @@ def test_a_record_of_version_1_is_what_an_ingest_would_write(tmp_path: Path) -> 
             ours = {tag: value for tag, value in one.metadata.items() if "BulkDataURI" not in value}
             assert ours == {tag: value for tag, value in headers[name].items() if "BulkDataURI" not in value}
             assert "00020010" in headers[name]
+
+
+def test_a_file_that_cannot_be_read_keeps_what_is_on_record(tmp_path: Path) -> None:
+    """Of bytes that we do not take for an instance, the record of version 1 is all there is: packed, else as it was."""
+    store, key = older_store(tmp_path, "v1-series")
+    tar, lost = bytearray(store.read_object(key.tar).data), next(iter(files_of(store, key)))
+
+    def edit(document: dict[str, Any]) -> None:
+        record = document["cod"]["instances"][lost]
+        start, stop = record["headers"]["start_byte"], record["headers"]["end_byte"]
+        tar[start:stop] = bytes(stop - start)
+        record["crc32c"] = encode(crc32c(tar[start:stop]))
+
+    edit_metadata(store, edit, key)
+    write_over(store, key.tar, bytes(tar))
+    before = document_of(store, key)["cod"]["instances"][lost]
+    result = migrate_series(store, key)
+    assert result.reason is None
+    assert result.actions[0] == "3 records converted to version 2.0"
+    after = document_of(store, key)["cod"]["instances"][lost]
+    assert unpack_header(after.pop("metadata")) == before.pop("metadata")
+    named = {"instance_uid": lost, "series_uid": key.series_uid, "study_uid": key.study_uid, "has_pixeldata": True}
+    assert after == named | before | {"version": "2.0"}
+    assert migrate_series(store, key).actions == ()
 
 
 def test_strict_tools_list_the_whole_tar(tmp_path: Path) -> None:

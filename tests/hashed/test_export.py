@@ -12,6 +12,7 @@ from cloud_optimized_dicom.errors import HashedUidsError, InvalidUidError
 from cloud_optimized_dicom.export import export_dicom
 from cloud_optimized_dicom.export.copy import copy_series
 from tests.core.bulk import memory_store, write_many
+from tests.export.conftest import tree
 from tests.hashed.functions import KEYED, PSEUDONYM, Table, is_told, pseudonym
 
 if TYPE_CHECKING:
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Cod
     from tests.core.conftest import Files
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Return the exported files by their names below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.dcm")}
 
 
 def test_names_are_hashed_and_bytes_are_not(files: Files, tmp_path: Path, cod: Cod) -> None:
@@ -41,6 +37,23 @@ def test_names_are_hashed_and_bytes_are_not(files: Files, tmp_path: Path, cod: C
     assert (again["written"], again["skipped"]) == (0, 5)
     assert cod("export", tmp_path / "store", tmp_path / "no", "--uid-hash", "no.such.module:x").code == 2
     assert not (tmp_path / "no").exists()
+
+
+def test_each_uid_is_hashed_once(files: Files, tmp_path: Path) -> None:
+    """The function, which may ask a service, is called once for each UID of a series, at each export."""
+    Datastore(tmp_path / "store").ingest(files.paths)
+    called: list[str] = []
+
+    def counted(uid: str) -> str:
+        called.append(uid)
+        return pseudonym(uid)
+
+    uids = files.series.uids
+    for written in (5, 0):
+        called.clear()
+        report = export_dicom(Datastore(tmp_path / "store"), tmp_path / "out", uid_hash_func=counted)
+        assert report.written == written
+        assert sorted(called) == sorted([uids.study, uids.series, *files.uids])
 
 
 def test_hashed_series_are_exported_by_their_names(files: Files, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tracemalloc
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
@@ -33,10 +34,11 @@ from cloud_optimized_dicom.errors import (
     RedactionFrameOutOfRangeError,
     RedactionTargetMissingError,
 )
-from cloud_optimized_dicom.redaction.image import read_image
-from cloud_optimized_dicom.redaction.model import RedactionOptions, TargetFile
+from cloud_optimized_dicom.redaction.image import OpenImage, open_image, read_image
+from cloud_optimized_dicom.redaction.model import RedactionOptions, Region, TargetFile
 from cloud_optimized_dicom.redaction.paint import NativeLayout, fill_native
 from cloud_optimized_dicom.redaction.redact import redact_files
+from cloud_optimized_dicom.redaction.write import Work, write_redacted
 from cloud_optimized_dicom.testing.datasets import kinds
 from cloud_optimized_dicom.testing.datasets.base import Uids, describe_pixels, make_dataset, to_bytes
 from tests.dicom import oracle
@@ -346,6 +348,49 @@ def test_large_images_get_an_extended_offset_table(tmp_path: Path) -> None:
     dataset = dcmread(io.BytesIO(after))
     assert len(dataset.ExtendedOffsetTable) == 24
     assert parse_basic_offsets(dataset.PixelData) == []
+
+
+@dataclass(frozen=True)
+class CountedImage(OpenImage):
+    """An image that notes which of its frames are decoded."""
+
+    decoded: list[int] = field(default_factory=list)
+
+    def samples(self, frame: int) -> tuple[NDArray[Any], str]:
+        """Decode a frame, and note it."""
+        self.decoded.append(frame)
+        return super().samples(frame)
+
+
+@pytest.mark.parametrize(
+    ("bits", "frames", "options", "decoded"),
+    [
+        (16, None, {}, [0, 1, 2]),
+        (16, None, {"native": True}, [0, 1, 2]),
+        (16, (0,), {}, [0]),
+        (16, (1,), {}, [0, 1]),  # the first for its photometric interpretation
+        (1, None, {}, [0, 1, 2]),  # which HTJ2K does not take
+    ],
+)
+def test_no_frame_is_decoded_twice(
+    bits: int, frames: tuple[int, ...] | None, options: dict[str, Any], decoded: list[int], tmp_path: Path
+) -> None:
+    """Decode the first frame, whose photometric interpretation is asked for beforehand, once, as any other."""
+    pixels = noise("u2" if bits > 1 else "u1", 3, 16, 12) >> (0 if bits > 1 else 7)
+    syntax = "1.2.840.10008.1.2.4.90"
+    dataset = image(pixels, syntax, encapsulate(coded(pixels, syntax)))
+    if bits == 1:
+        dataset.BitsAllocated = dataset.BitsStored = 1
+        dataset.HighBit = 0
+    path = tmp_path / "instance.dcm"
+    path.write_bytes(written(dataset))
+    with open_image(read_image(NAME, target_of(path))) as opened, (tmp_path / "redacted.dcm").open("w+b") as file:
+        counted = CountedImage(opened.image, opened.source, opened.elements)
+        write_redacted(Work(counted, (Region(BOX, frames),), RedactionOptions("Dr. Test", WHEN, **options)), file)
+    assert counted.decoded == decoded
+    for frame in range(3) if frames is None else frames:
+        pixels[frame, 2:7, 3:7] = 0
+    np.testing.assert_array_equal(list(by_ours((tmp_path / "redacted.dcm").read_bytes())), pixels)
 
 
 def test_encapsulated_uncompressed_frames_become_native(tmp_path: Path) -> None:
@@ -674,13 +719,13 @@ def test_burned_in_annotation_is_for_the_reviewer_to_say(
 # -- refusals
 
 
-def refused(data: bytes, folder: Path, redactions: list[PixelRedaction], fill: Any = None) -> RedactionError:
+def refused(data: bytes, folder: Path, redactions: list[PixelRedaction]) -> RedactionError:
     """Redact two files, the first of which would do; return the error, sure that neither has changed."""
     good = written(image(noise("u2", 1, 30, 30), ExplicitVRLittleEndian))
     paths = {"1.1": folder / "1.1.dcm", NAME: folder / "1.2.3.dcm"}
     paths["1.1"].write_bytes(good)
     paths[NAME].write_bytes(data)
-    options = RedactionOptions("Dr. Test", WHEN, fill)
+    options = RedactionOptions("Dr. Test", WHEN)
     wanted = [PixelRedaction(BoundingBox(0, 0, 2, 2), ["1.1"]), *redactions]
     with pytest.raises(RedactionError) as caught:
         redact_files(wanted, {uid: target_of(path) for uid, path in paths.items()}, options, "memory://x")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from cloud_optimized_dicom.storage.base import new_write_id
 from cloud_optimized_dicom.storage.payload import BytesPayload
 from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.testing.datasets import kinds
+from tests.core.test_golden_stores import GOLDEN, MANIFEST
 from tests.redaction.search import RUN_BYTES, everything, leaks, runs_of
 
 if TYPE_CHECKING:
@@ -251,10 +251,8 @@ def test_the_source_offered_again_does_not_come_back(stored: Open, inbox: Path) 
 @pytest.mark.parametrize("name", ["v2-series", "v2-series-hashed", "v2-thumbnail"])
 def test_series_of_the_published_library(name: str, tmp_path: Path) -> None:
     """Redact every instance of a series that 2.2.0 wrote, whose headers hold the first bytes of the pixels."""
-    golden = Path(__file__).parents[1] / "golden"
-    entries = json.loads((golden / "manifest.json").read_text(encoding="utf-8"))["series"]
-    (entry,) = [entry for entry in entries if entry["store"] == name]
-    shutil.copytree(golden / name, tmp_path / "datastore")
+    (entry,) = [entry for entry in MANIFEST["series"] if entry["store"] == name]
+    shutil.copytree(GOLDEN / name, tmp_path / "datastore")
     open_ = partial(CODObject, tmp_path / "datastore", None, entry["study_uid"], entry["series_uid"])
     with open_("r") as cod:
         arrays = {uid: cod.read_frame_array(uid, 0) for uid in cod.get_instances(strict_sorting=False)}

@@ -68,7 +68,7 @@ def must_convert(uri: str, name_uid: str, raw: Mapping[str, Any], version: str) 
     return True
 
 
-def dump_header(header: Mapping[str, Any]) -> bytes:
+def _dump_header(header: Mapping[str, Any]) -> bytes:
     """Return the JSON of a header as an ingest writes it."""
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes a JSON escape
@@ -88,7 +88,7 @@ def _packed(raw: Mapping[str, Any]) -> dict[str, Any]:
     header = unpack_header(raw["metadata"])
     named: dict[str, Any] = {name: first_value(header, tag) for name, tag in _NAMED.items()}
     named[_HAS_PIXELDATA] = any(tag in header for tag in PIXEL_DATA_TAGS)
-    return named | dict(raw) | {"metadata": pack_header(dump_header(header)), "version": VERSION}
+    return named | dict(raw) | {"metadata": pack_header(_dump_header(header)), "version": VERSION}
 
 
 def _without_form(record: InstanceRecord) -> InstanceRecord:
