@@ -10,7 +10,7 @@ from cloud_optimized_dicom.cod_object import CODObject
 from cloud_optimized_dicom.errors import CODError
 from cloud_optimized_dicom.hints import Hints
 from cloud_optimized_dicom.instance import Instance
-from cloud_optimized_dicom.storage.base import PARALLEL_READS
+from cloud_optimized_dicom.ranges import PARALLEL_READS
 from cloud_optimized_dicom.storage.urls import open_store
 
 if TYPE_CHECKING:

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+PARALLEL_READS = 32
+"""How many requests of one read run at a time."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ByteRange:
     """The bytes from `start` up to but not including `stop`.
@@ -54,11 +58,14 @@ class FetchPolicy:
         All such gaps together stay below this share of the bytes that were asked for.
     max_request_bytes
         Neighbours are joined up to this size, so that there is something to do in parallel.
+    max_parallel
+        So many requests are under way at a time.
     """
 
     max_gap_bytes: int = 1 << 20
     max_waste: float = 0.25
     max_request_bytes: int = 16 << 20
+    max_parallel: int = PARALLEL_READS
 
 
 class Coalesced(NamedTuple):

@@ -16,8 +16,8 @@ from cloud_optimized_dicom.errors import CODError
 from cloud_optimized_dicom.ingest.inventory import InventoryRow
 from cloud_optimized_dicom.ingest.report import is_retryable
 from cloud_optimized_dicom.ingest.source_kinds import ObjectSource
+from cloud_optimized_dicom.ranges import PARALLEL_READS
 from cloud_optimized_dicom.series.files import open_range_file
-from cloud_optimized_dicom.storage.base import PARALLEL_READS
 from cloud_optimized_dicom.uid_hashing import find_uid_hash, hash_key
 from cloud_optimized_dicom.uids import SeriesKey
 

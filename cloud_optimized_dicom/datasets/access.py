@@ -14,9 +14,9 @@ import numpy as np
 from cloud_optimized_dicom.datasets.index import IndexedDocument, Moved
 from cloud_optimized_dicom.dicom.decode import decode_frame
 from cloud_optimized_dicom.model import TarState
+from cloud_optimized_dicom.ranges import PARALLEL_READS
 from cloud_optimized_dicom.series.frames import FrameReader
 from cloud_optimized_dicom.series.reader import SeriesReader
-from cloud_optimized_dicom.storage.base import PARALLEL_READS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

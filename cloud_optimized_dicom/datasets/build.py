@@ -29,8 +29,8 @@ from cloud_optimized_dicom.dicom.geometry import GeometryError, Plane, plan_stac
 from cloud_optimized_dicom.errors import CODObjectNotFoundError, FormatError
 from cloud_optimized_dicom.format.dicom_json import first_value, number
 from cloud_optimized_dicom.format.metadata.record import header_of
+from cloud_optimized_dicom.ranges import PARALLEL_READS
 from cloud_optimized_dicom.series.reader import read_document
-from cloud_optimized_dicom.storage.base import PARALLEL_READS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -23,10 +23,10 @@ from cloud_optimized_dicom.errors import (
 from cloud_optimized_dicom.ingest.parts import reason_of
 from cloud_optimized_dicom.ingest.source_kinds import FileSource, GunzipSource, ObjectSource
 from cloud_optimized_dicom.ingest.sources import source_of
+from cloud_optimized_dicom.ranges import PARALLEL_READS
 from cloud_optimized_dicom.series.look import Look
 from cloud_optimized_dicom.series.reader import SeriesReader
 from cloud_optimized_dicom.series.verify import raise_first_damage, verify_series
-from cloud_optimized_dicom.storage.base import PARALLEL_READS
 from cloud_optimized_dicom.uids import NestedUri, member_uri
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cloud_optimized_dicom.series.reader import SeriesReader
 
 _MOVES = 6
-_PART_BYTES = 1 << 20
-_POLICY = FetchPolicy(max_request_bytes=_PART_BYTES)
+_PART_BYTES = 2 << 20
+_POLICY = FetchPolicy(max_request_bytes=_PART_BYTES, max_parallel=16)
 
 
 def iter_whole(

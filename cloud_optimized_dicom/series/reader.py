@@ -24,7 +24,6 @@ from cloud_optimized_dicom.model import InstanceRecord, TarState
 from cloud_optimized_dicom.ranges import ByteRange, Coalesced, FetchPolicy, coalesce
 from cloud_optimized_dicom.series.state import describes, explains, is_base
 from cloud_optimized_dicom.series.virtual_file import open_virtual_file
-from cloud_optimized_dicom.storage.base import PARALLEL_READS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -188,7 +187,7 @@ class SeriesReader:
             state = self._pinned()
             spans = [span.shifted(self._place(record, state)) for record, span in wanted]
             try:
-                self._fetch(coalesce(spans, policy or self.policy), spans, state.generation, take)
+                self._fetch(spans, state.generation, take, policy or self.policy)
             except ObjectNotFoundError:
                 self.refresh(wanted[0][0].name_uid)
             else:
@@ -197,11 +196,13 @@ class SeriesReader:
 
     def _fetch(
         self,
-        groups: Sequence[Coalesced],
         spans: Sequence[ByteRange],
         generation: str | None,
         take: Callable[[int, bytes], None],
+        policy: FetchPolicy,
     ) -> None:
+        groups = coalesce(spans, policy)
+
         def fetch(group: Coalesced) -> None:
             data = self.store.read(self.key.tar, group.span, version=generation)
             for position in group.members:
@@ -212,7 +213,7 @@ class SeriesReader:
             for group in groups:
                 fetch(group)
             return
-        with ThreadPoolExecutor(min(len(groups), PARALLEL_READS)) as pool:
+        with ThreadPoolExecutor(min(len(groups), policy.max_parallel)) as pool:
             for _ in pool.map(fetch, groups):
                 pass
 

@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloud_optimized_dicom.errors import ObjectNotFoundError, PreconditionFailedError
+from cloud_optimized_dicom.ranges import PARALLEL_READS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 MAX_CONCAT_SOURCES = 32
 """How many sources one :meth:`ObjectStore.concat` takes on every store (the limit of Google Cloud Storage)."""
-
-PARALLEL_READS = 32
-"""How many requests of one read run at a time."""
 
 
 def common_prefix(first: str, second: str) -> str:

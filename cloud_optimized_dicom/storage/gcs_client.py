@@ -10,7 +10,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from requests.adapters import HTTPAdapter
 
-from cloud_optimized_dicom.storage.base import PARALLEL_READS
+from cloud_optimized_dicom.ranges import PARALLEL_READS
 
 
 @dataclass(frozen=True, slots=True)

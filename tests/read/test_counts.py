@@ -15,7 +15,7 @@ import pytest
 
 from cloud_optimized_dicom import CODObject, Instance
 from cloud_optimized_dicom.errors import TransientStorageError
-from cloud_optimized_dicom.storage.base import PARALLEL_READS
+from cloud_optimized_dicom.ranges import PARALLEL_READS
 from cloud_optimized_dicom.storage.urls import open_store
 from cloud_optimized_dicom.testing.datasets import kinds
 from cloud_optimized_dicom.testing.datasets.base import Uids, make_uid
