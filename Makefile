@@ -40,9 +40,9 @@ test: $(DEV_STAMP) ## Run the fast tests
 
 # Three at a time on two processors: they wait for disks and leases as much as they compute.
 test-slow: $(SLOW_STAMP) ## Run the heavy tests (minutes, gigabytes)
-	$(PYTEST) -n 3 --dist load --maxschedchunk 1 -m "slow and not exhaustive"
+	$(PYTEST) -n 3 --dist worksteal -m "slow and not exhaustive"
 
-prove: $(DEV_STAMP) ## Run what even CI leaves out: the largest configurations of the model, twenty thousand instances on the other store
+prove: $(DEV_STAMP) ## Run what even CI leaves out: the largest configurations of the model, gigabytes on the other store
 	$(PYTEST) -n 2 -m exhaustive
 
 check: $(DEV_STAMP) ## Lint, check formatting, types and the layers

@@ -74,8 +74,12 @@ class TarWindow(threading.local):
     def read(self, span: ByteRange) -> bytes:
         """Return the bytes of a span of at most a few blocks."""
         first, last = span.start // _WINDOW_BYTES, max(span.start, span.stop - 1) // _WINDOW_BYTES
-        data = b"".join(self._block(number) for number in range(first, last + 1))
-        return data[span.start - first * _WINDOW_BYTES : span.stop - first * _WINDOW_BYTES]
+        pieces = [self._piece(number, span) for number in range(first, last + 1)]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _piece(self, number: int, span: ByteRange) -> bytes:
+        start = number * _WINDOW_BYTES
+        return self._block(number)[max(0, span.start - start) : span.stop - start]
 
     def _block(self, number: int) -> bytes:
         if number not in self._blocks:

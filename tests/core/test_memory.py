@@ -90,6 +90,12 @@ def peak_of(script: str, *arguments: Any, environment: dict[str, str]) -> Peak:
     return Peak(own, max(own, sampler.peak_bytes))
 
 
+# Where more is held; gigabytes on both stores would take CI too long.
+on_the_server = pytest.mark.parametrize(
+    "place", ["gcs", pytest.param("local", marks=pytest.mark.exhaustive)], indirect=True
+)
+
+
 @pytest.fixture(params=["local", "gcs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Return the URL of an empty datastore and the environment in which another process finds it."""
@@ -147,6 +153,7 @@ def uploaded(folder: Path, request: pytest.FixtureRequest) -> Place:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@on_the_server
 def test_a_series_of_five_gigabytes(
     place: Place, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -161,6 +168,7 @@ def test_a_series_of_five_gigabytes(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@on_the_server
 def test_an_instance_of_four_gigabytes(
     place: Place, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -186,7 +194,7 @@ def test_files_of_many_series(place: Place, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("place", [pytest.param("local", marks=pytest.mark.exhaustive), "gcs"], indirect=True)
+@on_the_server
 def test_a_series_of_twenty_thousand_instances(
     place: Place, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -59,7 +59,7 @@ def test_model_with_one_fault(config: str) -> None:
     assert assert_no_violation(config, "--faults", "1") > 40_000
 
 
-LARGEST = ["append-append", "append-overwrite", "same-append", "three-first", "three-writers"]
+LARGEST = ["append-append", "append-overwrite", "same-append", "three-first", "three-writers", "append-remove"]
 """Minutes each: CI has thirty for everything."""
 
 
